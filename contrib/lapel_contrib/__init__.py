@@ -1,0 +1,1 @@
+"""Drivers shipped with lapel, one package a technology."""
