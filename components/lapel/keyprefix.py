@@ -1,0 +1,33 @@
+"""The key layouts by which applications share one backend, as Dapr names them."""
+
+from __future__ import annotations
+
+from .component import ComponentOptions
+from .errors import ConfigurationError
+
+__all__ = ["key_prefix"]
+
+BARS = "||"
+
+
+def key_prefix(strategy: str, component: str, options: ComponentOptions, *, before: str = "") -> str:
+    """Return what goes before every key, bars included; empty without an app id.
+
+    `strategy` is the component's `keyPrefix`: `appid`, `name`, `namespace`, `none` or other text, in any case.
+    `before` comes first of all (`lock` for locks). Source: Dapr's "State key prefix" page.
+    """
+    if not options.app_id:
+        return ""
+    strategy = strategy.strip().lower()
+    if BARS in strategy or BARS in options.app_id:
+        raise ConfigurationError("'||' is not allowed in keyPrefix or app id", component=component)
+    parts = [before] if before else []
+    if strategy in ("", "appid"):
+        parts.append(options.app_id)
+    elif strategy == "name":
+        parts.append(component)
+    elif strategy == "namespace":
+        parts.append(f"{options.namespace}.{options.app_id}" if options.namespace else options.app_id)
+    elif strategy != "none":
+        parts.append(strategy)
+    return "".join(part + BARS for part in parts)
