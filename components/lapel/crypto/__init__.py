@@ -1,0 +1,30 @@
+"""Cryptography: documents of any length, and single operations on a provider's keys."""
+
+from .driver import CryptoDriver
+from .provider import CryptoProvider, SubtleCrypto
+from .types import (
+    Ciphertext,
+    DecryptRequest,
+    EncryptRequest,
+    KeyRequest,
+    PublicKey,
+    SignRequest,
+    UnwrapKeyRequest,
+    VerifyRequest,
+    WrapKeyRequest,
+)
+
+__all__ = [
+    "Ciphertext",
+    "CryptoDriver",
+    "CryptoProvider",
+    "DecryptRequest",
+    "EncryptRequest",
+    "KeyRequest",
+    "PublicKey",
+    "SignRequest",
+    "SubtleCrypto",
+    "UnwrapKeyRequest",
+    "VerifyRequest",
+    "WrapKeyRequest",
+]

@@ -1,0 +1,310 @@
+"""The crypto provider that an application holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from importlib import import_module
+from typing import Any
+
+from ..component import Component, ComponentOptions
+from ..descriptor import Capability
+from ..errors import UnsupportedAlgorithmError
+from ..policy import Effect, Operation
+from .driver import CryptoDriver
+from .types import (
+    Ciphertext,
+    DecryptRequest,
+    EncryptRequest,
+    KeyRequest,
+    PublicKey,
+    SignRequest,
+    UnwrapKeyRequest,
+    VerifyRequest,
+    WrapKeyRequest,
+)
+
+__all__ = ["CryptoProvider", "SubtleCrypto"]
+
+GET_KEY = Operation("get_key", Effect.SAFE)
+ENCRYPT = Operation("encrypt", Effect.SAFE)
+DECRYPT = Operation("decrypt", Effect.SAFE)
+WRAP_KEY = Operation("wrap_key", Effect.SAFE)
+UNWRAP_KEY = Operation("unwrap_key", Effect.SAFE)
+SIGN = Operation("sign", Effect.SAFE)
+VERIFY = Operation("verify", Effect.SAFE)
+
+
+class CryptoProvider(Component[CryptoDriver[Any]]):
+    """Keys that a provider holds, used in two ways. All calls may overlap.
+
+    `encrypt` and `decrypt` protect documents of any length: every document has its own random key, wrapped by one
+    of the provider's, and no nonce is ever chosen by hand. `subtle` works with the provider's keys directly.
+    """
+
+    def __init__(self, driver: CryptoDriver[Any], *, options: ComponentOptions | None = None) -> None:
+        super().__init__(driver, options=options)
+        self.subtle = SubtleCrypto(self)
+        self._scheme: Any = None
+
+    @property
+    def algorithms(self) -> Mapping[str, tuple[str, ...]]:
+        """The algorithm names offered, by `encrypt`, `wrap` and `sign`."""
+        return self.descriptor.algorithms
+
+    async def encrypt(
+        self,
+        data: bytes,
+        *,
+        key_name: str,
+        algorithm: str = "A256KW",
+        cipher: str = "AES-GCM",
+        omit_key_name: bool = False,
+        decryption_key_name: str | None = None,
+    ) -> bytes:
+        """Encrypt a document in memory with Dapr's scheme version 1.
+
+        `algorithm` wraps the document's key with `key_name` (aliases `AES` and `RSA`). `cipher` is `AES-GCM` or
+        `CHACHA20-POLY1305`. `decryption_key_name` is written into the document instead of `key_name`; with
+        `omit_key_name` none is, and `decrypt` must be told. Runs on the event loop and gives it a turn at least every
+        MiB. Raises `NotFoundError` for an unknown key, `KeyTypeError` for one that does not fit.
+        """
+        scheme = self._documents("encrypt", algorithm)
+        result: bytes = await scheme.encrypt_bytes(
+            data,
+            wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
+            key_name=key_name,
+            algorithm=algorithm,
+            cipher=cipher,
+            omit_key_name=omit_key_name,
+            decryption_key_name=decryption_key_name,
+        )
+        return result
+
+    async def decrypt(self, data: bytes, *, key_name: str | None = None) -> bytes:
+        """Decrypt a document in memory, all or nothing.
+
+        `key_name` None takes the name in the document. Raises `DecryptionError` whatever is wrong with document or
+        key. A document cut right after its header decrypts as empty: the format cannot tell.
+        """
+        result: bytes = await self._documents("decrypt").decrypt_bytes(data, unwrap=self._unwrap, key_name=key_name)
+        return result
+
+    def encrypt_stream(
+        self,
+        chunks: AsyncIterable[bytes] | Iterable[bytes],
+        *,
+        key_name: str,
+        algorithm: str = "A256KW",
+        cipher: str = "AES-GCM",
+        omit_key_name: bool = False,
+        decryption_key_name: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Encrypt a document of any length in constant memory; arguments as for `encrypt`.
+
+        Chunks may be of any size. The source is closed with the result when it is an asynchronous generator.
+        """
+        scheme = self._documents("encrypt", algorithm)
+        stream: AsyncIterator[bytes] = scheme.encrypt_stream(
+            chunks,
+            wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
+            key_name=key_name,
+            algorithm=algorithm,
+            cipher=cipher,
+            omit_key_name=omit_key_name,
+            decryption_key_name=decryption_key_name,
+        )
+        return stream
+
+    def decrypt_stream(
+        self, chunks: AsyncIterable[bytes] | Iterable[bytes], *, key_name: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """Decrypt a document of any length in constant memory.
+
+        Every piece that comes out is authentic, but only the end of the stream tells that the document is whole: act
+        on it then.
+        """
+        scheme = self._documents("decrypt")
+        stream: AsyncIterator[bytes] = scheme.decrypt_stream(chunks, unwrap=self._unwrap, key_name=key_name)
+        return stream
+
+    async def _opened(self) -> None:
+        if Capability.DOCUMENTS in self.capabilities:
+            # Imports `cryptography`; the driver's extra brings it.
+            self._scheme = await asyncio.to_thread(import_module, "lapel.crypto.scheme")
+
+    def _documents(self, operation: str, algorithm: str | None = None) -> Any:
+        self._need(Capability.DOCUMENTS, operation)
+        if self._scheme is None or self._loop is not asyncio.get_running_loop():
+            raise self._unusable(operation)
+        if algorithm is not None:
+            self._offered("wrap", self._scheme.resolve_algorithm(algorithm))
+        return self._scheme
+
+    def _wrapper(self, algorithm: str, key_name: str) -> Any:
+        async def wrap(key: bytes) -> bytes:
+            request = WrapKeyRequest(key=key, algorithm=algorithm, key_name=key_name)
+            return (await self._call(WRAP_KEY, self._driver.wrap_key, request)).data
+
+        return wrap
+
+    async def _unwrap(self, wrapped: bytes, algorithm: str, key_name: str) -> bytes:
+        self._offered("wrap", algorithm)
+        request = UnwrapKeyRequest(wrapped=wrapped, algorithm=algorithm, key_name=key_name)
+        return await self._call(UNWRAP_KEY, self._driver.unwrap_key, request)
+
+    def _offered(self, group: str, algorithm: str) -> None:
+        names = self.descriptor.algorithms.get(group, ())
+        if algorithm not in names:
+            raise UnsupportedAlgorithmError(
+                f"{algorithm!r} is not offered; use one of {', '.join(names) or 'none'}",
+                component=self.name,
+                driver=self.type,
+                operation=group,
+            )
+
+
+class SubtleCrypto:
+    """Single operations on a provider's keys, for those who know what nonces are for. All calls may overlap.
+
+    Never use one nonce twice with one key: with GCM or ChaCha20-Poly1305 that gives away the key stream and the
+    ability to forge. Leave `nonce` out and a random one is made and returned. Random 96-bit nonces are safe for at
+    most 2**32 messages with one key; for more, use documents.
+    """
+
+    def __init__(self, provider: CryptoProvider) -> None:
+        self._provider = provider
+
+    async def get_key(self, key_name: str) -> PublicKey:
+        """Return the public part of an asymmetric key; a symmetric key is `NotFoundError`."""
+        provider = self._provider
+        provider._need(Capability.PUBLIC_KEYS, "get_key")
+        return await provider._call(GET_KEY, provider.driver.get_key, KeyRequest(self._name(key_name)))
+
+    async def encrypt(
+        self,
+        plaintext: bytes,
+        *,
+        algorithm: str,
+        key_name: str,
+        nonce: bytes | None = None,
+        associated_data: bytes | None = None,
+    ) -> Ciphertext:
+        """Encrypt a short message. The nonce used is in the answer.
+
+        Raises `InvalidNonceError` for one of the wrong length, before the key is used.
+        """
+        provider = self._provider
+        provider._offered("encrypt", algorithm)
+        request = EncryptRequest(
+            plaintext=plaintext,
+            algorithm=algorithm,
+            key_name=self._name(key_name),
+            nonce=_nonce(algorithm) if nonce is None else nonce,
+            associated_data=associated_data,
+        )
+        answer = await provider._call(ENCRYPT, provider.driver.encrypt, request)
+        return Ciphertext(data=answer.data, tag=answer.tag, nonce=request.nonce)
+
+    async def decrypt(
+        self,
+        ciphertext: bytes,
+        *,
+        algorithm: str,
+        key_name: str,
+        nonce: bytes | None = None,
+        tag: bytes | None = None,
+        associated_data: bytes | None = None,
+    ) -> bytes:
+        """Decrypt a short message; `DecryptionError` for everything that depends on ciphertext, tag or key."""
+        provider = self._provider
+        provider._offered("encrypt", algorithm)
+        request = DecryptRequest(
+            ciphertext=ciphertext,
+            algorithm=algorithm,
+            key_name=self._name(key_name),
+            nonce=nonce,
+            tag=tag,
+            associated_data=associated_data,
+        )
+        return await provider._call(DECRYPT, provider.driver.decrypt, request)
+
+    async def wrap_key(
+        self,
+        key: bytes,
+        *,
+        algorithm: str,
+        key_name: str,
+        nonce: bytes | None = None,
+        associated_data: bytes | None = None,
+    ) -> Ciphertext:
+        """Encrypt key material: raw bytes of a symmetric key, PKCS#8 of a private one, PKIX of a public one."""
+        provider = self._provider
+        provider._offered("wrap", algorithm)
+        request = WrapKeyRequest(
+            key=key,
+            algorithm=algorithm,
+            key_name=self._name(key_name),
+            nonce=_nonce(algorithm) if nonce is None else nonce,
+            associated_data=associated_data,
+        )
+        answer = await provider._call(WRAP_KEY, provider.driver.wrap_key, request)
+        return Ciphertext(data=answer.data, tag=answer.tag, nonce=request.nonce)
+
+    async def unwrap_key(
+        self,
+        wrapped: bytes,
+        *,
+        algorithm: str,
+        key_name: str,
+        nonce: bytes | None = None,
+        tag: bytes | None = None,
+        associated_data: bytes | None = None,
+    ) -> bytes:
+        """Decrypt key material; the caller knows what kind of key it is."""
+        provider = self._provider
+        provider._offered("wrap", algorithm)
+        request = UnwrapKeyRequest(
+            wrapped=wrapped,
+            algorithm=algorithm,
+            key_name=self._name(key_name),
+            nonce=nonce,
+            tag=tag,
+            associated_data=associated_data,
+        )
+        return await provider._call(UNWRAP_KEY, provider.driver.unwrap_key, request)
+
+    async def sign(self, digest: bytes, *, algorithm: str, key_name: str) -> bytes:
+        """Sign a digest made with the algorithm's hash; for EdDSA pass the whole message. ECDSA answers in DER."""
+        provider = self._provider
+        provider._need(Capability.SIGNATURES, "sign")
+        provider._offered("sign", algorithm)
+        request = SignRequest(digest=digest, algorithm=algorithm, key_name=self._name(key_name))
+        return await provider._call(SIGN, provider.driver.sign, request)
+
+    async def verify(self, digest: bytes, signature: bytes, *, algorithm: str, key_name: str) -> bool:
+        """Tell whether a signature is right: False for a wrong one, an error only for misuse."""
+        provider = self._provider
+        provider._need(Capability.SIGNATURES, "verify")
+        provider._offered("sign", algorithm)
+        request = VerifyRequest(
+            digest=digest, signature=signature, algorithm=algorithm, key_name=self._name(key_name)
+        )
+        return await provider._call(VERIFY, provider.driver.verify, request)
+
+    def _name(self, key_name: str) -> str:
+        if not isinstance(key_name, str) or not key_name or "\0" in key_name:
+            raise self._provider._invalid("the key name must be text that is not empty and holds no NUL", "subtle")
+        return key_name
+
+
+def _nonce(algorithm: str) -> bytes | None:
+    """Return a random nonce of the algorithm's length, None where it takes none. Source: RFC 7518, RFC 8439."""
+    if algorithm.startswith("XC20P"):
+        return os.urandom(24)
+    if algorithm.startswith("C20P") or algorithm.endswith("GCM"):
+        return os.urandom(12)
+    if "CBC" in algorithm:
+        return os.urandom(16)
+    return None

@@ -1,0 +1,381 @@
+"""Encrypted documents in Dapr's format `dapr.io/enc/v1`, as streams in constant memory.
+
+A document is a header (see `lapel.crypto.header`) and the plaintext in segments of 64 KiB, each sealed with an
+AEAD cipher under a key that only this document has. The component's key wraps that file key and nothing else.
+
+* Segment n has the nonce prefix (7) + n (uint32, big-endian) + last flag (1), so a segment that was moved, dropped
+  or repeated does not open, and neither does a document that was cut or continued.
+* The last segment carries the flag even when it is full. Both directions therefore hold one segment back until
+  they know whether more follows.
+* An empty message has no segment. Known limit of the format: a document cut right after its header decrypts as an
+  empty message.
+
+The work is done inline, without threads; the event loop gets its turn at least once per MiB. This module needs the
+extra `crypto`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from lapel.errors import (
+    DecryptionError,
+    InvalidArgumentError,
+    InvalidLengthError,
+    OperationFailedError,
+    UnsupportedAlgorithmError,
+)
+
+from .header import CIPHERS, KEY_WRAP_ALGORITHMS, NONCE_PREFIX_LENGTH, Header, HeaderReader, encode
+
+__all__ = [
+    "ALGORITHM_ALIASES",
+    "MAX_SEGMENTS",
+    "SEGMENT_SIZE",
+    "TAG_SIZE",
+    "Bytes",
+    "Unwrap",
+    "Wrap",
+    "decrypt_bytes",
+    "decrypt_stream",
+    "encrypt_bytes",
+    "encrypt_stream",
+    "resolve_algorithm",
+]
+
+Bytes = bytes | bytearray | memoryview
+"""What a chunk may be. A mutable one is copied, so its owner may reuse it for the next chunk."""
+
+Wrap = Callable[[bytes], Awaitable[bytes]]
+"""Wraps the file key (32 bytes) with the component's key."""
+
+Unwrap = Callable[[bytes, str, str], Awaitable[bytes]]
+"""Gives the file key back from the wrapped key, the algorithm's name and the key's name."""
+
+SEGMENT_SIZE: Final = 65_536
+"""Plaintext bytes of every segment but the last, which may have fewer."""
+
+TAG_SIZE: Final = 16
+"""Bytes that a sealed segment has more than its plaintext."""
+
+MAX_SEGMENTS: Final = 2**32
+"""Segments of one document, a limit of the 32-bit number in the nonce: 256 TiB of plaintext."""
+
+ALGORITHM_ALIASES: Final = {"AES": "A256KW", "RSA": "RSA-OAEP-256"}
+"""Short names of key-wrap algorithms."""
+
+_FILE_KEY_LENGTH: Final = 32
+_FAILED: Final = "the document cannot be decrypted: it was changed or cut, or this is not its key"
+_TURN: Final = 1_048_576
+_CHUNK_COST: Final = 1_024  # Taking a chunk costs about as much as encrypting this many bytes.
+_KEEP: Final = 4 * SEGMENT_SIZE
+_BYTES: Final = (bytes, bytearray, memoryview)
+_AEADS: Final[Mapping[int, type[AESGCM] | type[ChaCha20Poly1305]]] = {1: AESGCM, 2: ChaCha20Poly1305}
+
+
+async def encrypt_stream(
+    chunks: AsyncIterable[Bytes] | Iterable[Bytes],
+    *,
+    wrap: Wrap,
+    key_name: str,
+    algorithm: str,
+    cipher: str = "AES-GCM",
+    omit_key_name: bool = False,
+    decryption_key_name: str | None = None,
+) -> AsyncGenerator[bytes, None]:
+    """Encrypt a stream of plaintext into one document.
+
+    `algorithm` is one of `KEY_WRAP_ALGORITHMS` or an alias of it, `cipher` one of `CIPHERS` in any case. The document
+    names the key to decrypt with, `decryption_key_name` or else `key_name`, unless `omit_key_name` is set. Chunks may
+    have any size, empty ones included; the pieces that come out have no promised size.
+
+    Calls `wrap` once, before the first chunk is read; what it raises is passed on. Closing this generator closes
+    `chunks` if that is a generator. Any number of streams may run side by side. Raises `InvalidArgumentError` for a
+    missing key name or a chunk that is not bytes, `UnsupportedAlgorithmError`, and `InvalidLengthError` beyond
+    `MAX_SEGMENTS`: the pieces that came out before an error are not a document.
+    """
+    async with _source(chunks) as source:
+        header, payload = await _begin(wrap, key_name, algorithm, cipher, omit_key_name, decryption_key_name)
+        yield header
+        turns = _Turns()
+        async for chunk in source:
+            for piece in payload.push(_immutable(chunk)):
+                yield piece
+                if turns.due(SEGMENT_SIZE):
+                    await asyncio.sleep(0)
+            if turns.due(_CHUNK_COST):
+                await asyncio.sleep(0)
+        for piece in payload.finish():
+            yield piece
+
+
+async def decrypt_stream(
+    chunks: AsyncIterable[Bytes] | Iterable[Bytes],
+    *,
+    unwrap: Unwrap,
+    key_name: str | None = None,
+) -> AsyncGenerator[bytes, None]:
+    """Decrypt one document, handing out the plaintext of a segment only after that segment is authenticated.
+
+    A document may turn out to be changed or cut after some plaintext came out: act on it only when the stream has
+    ended without an error. `key_name` wins over the name in the document; None takes the document's. Chunks may have
+    any size.
+
+    Calls `unwrap` once, as soon as the header is complete. A wrapped key that does not open (`DecryptionError`,
+    `InvalidLengthError`, or a result of the wrong length) is not told apart from a changed document; every other error
+    of `unwrap` is passed on. Closing this generator closes `chunks` if that is a generator. Raises `DecryptionError`
+    when the document was changed or cut, the key is another one, or this is no such document; `InvalidArgumentError`
+    when no key is named, or a chunk is not bytes.
+    """
+    async with _source(chunks) as source:
+        reader = HeaderReader()
+        payload: _Payload | None = None
+        turns = _Turns()
+        async for data in source:
+            chunk = _immutable(data)
+            start: int | None = 0
+            if payload is None:
+                start = reader.feed(chunk)
+                if start is not None:
+                    payload = await _unlock(reader, unwrap, key_name)
+            if payload is not None and start is not None:
+                for piece in payload.push(chunk, start):
+                    yield piece
+                    if turns.due(SEGMENT_SIZE):
+                        await asyncio.sleep(0)
+            if turns.due(_CHUNK_COST):
+                await asyncio.sleep(0)
+        if payload is None:
+            reader.end()
+        for piece in payload.finish():
+            yield piece
+
+
+async def encrypt_bytes(
+    data: Bytes,
+    *,
+    wrap: Wrap,
+    key_name: str,
+    algorithm: str,
+    cipher: str = "AES-GCM",
+    omit_key_name: bool = False,
+    decryption_key_name: str | None = None,
+) -> bytes:
+    """Encrypt one message that is in memory. Arguments, promises and errors are those of `encrypt_stream`."""
+    chunk = _immutable(data)
+    header, payload = await _begin(wrap, key_name, algorithm, cipher, omit_key_name, decryption_key_name)
+    return await _collect([header], payload, chunk, 0)
+
+
+async def decrypt_bytes(data: Bytes, *, unwrap: Unwrap, key_name: str | None = None) -> bytes:
+    """Decrypt one document that is in memory, all or nothing.
+
+    Arguments and errors are those of `decrypt_stream`.
+    """
+    chunk = _immutable(data)
+    reader = HeaderReader()
+    start = reader.feed(chunk)
+    if start is None:
+        reader.end()
+    return await _collect([], await _unlock(reader, unwrap, key_name), chunk, start)
+
+
+def resolve_algorithm(name: str) -> str:
+    """Return the key-wrap algorithm that a name or an alias stands for.
+
+    Raises `UnsupportedAlgorithmError` for a name that documents cannot use.
+    """
+    algorithm = ALGORITHM_ALIASES.get(name, name)
+    if algorithm not in KEY_WRAP_ALGORITHMS:
+        allowed = ", ".join((*ALGORITHM_ALIASES, *KEY_WRAP_ALGORITHMS))
+        raise UnsupportedAlgorithmError(f"key-wrap algorithm {name!r} is not one that documents allow: use {allowed}")
+    return algorithm
+
+
+class _Turns:
+    """Tells when so much work was done in one go that the event loop should have a turn."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self) -> None:
+        self._work = 0
+
+    def due(self, cost: int) -> bool:
+        self._work += cost
+        if self._work < _TURN:
+            return False
+        self._work = 0
+        return True
+
+
+class _Payload:
+    """Cuts bytes into segments, holds the last one back, and seals or opens each with its nonce."""
+
+    __slots__ = ("_held", "_held_size", "_number", "_open", "_prefix", "_run", "_size")
+
+    def __init__(self, header: Header, file_key: bytes, *, opening: bool) -> None:
+        aead = _AEADS[header.cipher](_derive(file_key, header.nonce_prefix, b"payload"))
+        self._open = opening
+        self._run = aead.decrypt if opening else aead.encrypt
+        self._size = SEGMENT_SIZE + TAG_SIZE if opening else SEGMENT_SIZE
+        self._prefix = header.nonce_prefix
+        self._number = 0
+        self._held: list[bytes | memoryview] = []
+        self._held_size = 0
+
+    def push(self, chunk: bytes, start: int = 0) -> Generator[bytes, None, None]:
+        """Give the finished pieces of all segments that are known not to be the last."""
+        end = len(chunk)
+        if start == end:
+            return
+        size = self._size
+        view = memoryview(chunk)
+        if self._held:
+            missing = size - self._held_size
+            if end - start <= missing:
+                self._hold(chunk if start == 0 else chunk[start:])
+                return
+            if missing:
+                self._held.append(view[start : start + missing])
+                start += missing
+            yield self._next(self._take())
+        while end - start > size:
+            yield self._next(view[start : start + size])
+            start += size
+        # A small chunk is kept as it is; of a large one the rest is copied, so that the chunk can go.
+        self._hold(chunk if start == 0 else view[start:] if end <= _KEEP else chunk[start:])
+
+    def finish(self) -> Generator[bytes, None, None]:
+        """Give the piece of the last segment, or nothing when there was no input."""
+        if self._held:
+            yield self._next(self._take(), last=True)
+
+    def _hold(self, piece: bytes | memoryview) -> None:
+        self._held.append(piece)
+        self._held_size += len(piece)
+
+    def _take(self) -> bytes | memoryview:
+        held, self._held, self._held_size = self._held, [], 0
+        return held[0] if len(held) == 1 else b"".join(held)
+
+    def _next(self, segment: bytes | memoryview, *, last: bool = False) -> bytes:
+        number = self._number
+        if number >= MAX_SEGMENTS:
+            if self._open:
+                raise DecryptionError(_FAILED)
+            raise InvalidLengthError(f"a document has at most {MAX_SEGMENTS} segments of {SEGMENT_SIZE} bytes")
+        self._number = number + 1
+        nonce = self._prefix + number.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
+        try:
+            return self._run(nonce, segment, None)
+        except InvalidTag:
+            raise DecryptionError(_FAILED) from None
+
+
+async def _begin(
+    wrap: Wrap,
+    key_name: str,
+    algorithm: str,
+    cipher: str,
+    omit_key_name: bool,
+    decryption_key_name: str | None,
+) -> tuple[bytes, _Payload]:
+    if not key_name:
+        raise InvalidArgumentError("encrypting needs the name of a key")
+    key_wrap = KEY_WRAP_ALGORITHMS[resolve_algorithm(algorithm)]
+    cipher_number = CIPHERS.get(cipher.upper())
+    if cipher_number is None:
+        raise UnsupportedAlgorithmError(f"cipher {cipher!r} is not one that documents allow: use {', '.join(CIPHERS)}")
+    file_key = os.urandom(_FILE_KEY_LENGTH)
+    wrapped_key = bytes(await wrap(file_key))
+    if not wrapped_key:
+        raise OperationFailedError(f"wrapping with key {key_name!r} gave no bytes")
+    header = Header(
+        key_name=None if omit_key_name else decryption_key_name or key_name,
+        key_wrap=key_wrap,
+        wrapped_key=wrapped_key,
+        cipher=cipher_number,
+        nonce_prefix=os.urandom(NONCE_PREFIX_LENGTH),
+    )
+    return encode(header, _derive(file_key, b"", b"header")), _Payload(header, file_key, opening=False)
+
+
+async def _unlock(reader: HeaderReader, unwrap: Unwrap, key_name: str | None) -> _Payload:
+    header = reader.header
+    name = key_name or header.key_name
+    if not name:
+        raise InvalidArgumentError("the document does not name its key: pass the name of the key to decrypt with")
+    file_key = b""
+    # A refusal is answered below like any other wrong key, so that nobody learns which part was refused.
+    with suppress(DecryptionError, InvalidLengthError):
+        file_key = await unwrap(header.wrapped_key, header.algorithm, name)
+    if len(file_key) != _FILE_KEY_LENGTH:
+        file_key = bytes(_FILE_KEY_LENGTH)
+    if not reader.verify(_derive(file_key, b"", b"header")):
+        raise DecryptionError(_FAILED)
+    return _Payload(header, file_key, opening=True)
+
+
+async def _collect(pieces: list[bytes], payload: _Payload, chunk: bytes, start: int) -> bytes:
+    turns = _Turns()
+    for piece in payload.push(chunk, start):
+        pieces.append(piece)
+        if turns.due(SEGMENT_SIZE):
+            await asyncio.sleep(0)
+    pieces.extend(payload.finish())
+    return b"".join(pieces)
+
+
+@asynccontextmanager
+async def _source(chunks: AsyncIterable[Bytes] | Iterable[Bytes]) -> AsyncIterator[AsyncIterator[Bytes]]:
+    if isinstance(chunks, (str, *_BYTES)):
+        raise InvalidArgumentError("expected a stream of chunks, got a single value: use the call for bytes")
+    if isinstance(chunks, AsyncIterable):
+        iterator = aiter(chunks)
+        try:
+            yield iterator
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+    else:
+        plain = iter(chunks)
+        try:
+            yield _asynchronous(plain)
+        finally:
+            if isinstance(plain, Generator):
+                plain.close()
+
+
+async def _asynchronous(chunks: Iterable[Bytes]) -> AsyncIterator[Bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def _immutable(chunk: Bytes) -> bytes:
+    if type(chunk) is bytes:
+        return chunk
+    if isinstance(chunk, _BYTES):
+        return bytes(chunk)
+    raise InvalidArgumentError(f"expected bytes, got {type(chunk).__name__}: encode text as UTF-8 first")
+
+
+def _derive(file_key: bytes, salt: bytes, info: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(file_key)

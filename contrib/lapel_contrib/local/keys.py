@@ -1,0 +1,240 @@
+"""Keys as they lie in files: JWK, PEM, DER, base64 or raw bytes.
+
+The format is recognised as Dapr does it: JWK when the data begins with `{` and has none of the lengths 16, 24 and 32;
+PEM when it begins with `-----`; else a symmetric key, as base64, as base64 with the URL-safe alphabet, or raw. Beyond
+Dapr, a complete DER structure is recognised before that last step.
+
+Trap, kept for compatibility: a raw key made of letters and digits is valid base64 and gets decoded, so 32 such
+characters are a key of 24 bytes. Store symmetric keys as base64.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from joserfc import jwk
+from joserfc.errors import JoseError
+
+from lapel.errors import KeyTypeError
+
+__all__ = ["KeyFormat", "KeyKind", "KeyMaterial", "LocalKey", "Operation", "parse_jwk", "parse_key"]
+
+KeyKind = Literal["oct", "RSA", "EC", "OKP"]
+"""The kinds of RFC 7518 and RFC 8037; `oct` is symmetric."""
+
+Operation = Literal["encrypt", "decrypt", "wrapKey", "unwrapKey", "sign", "verify"]
+"""What may be done with a key, in the words of `key_ops`."""
+
+KeyFormat = Literal["jwk", "pem", "der"]
+"""A format that is known beforehand, for example from the file's extension."""
+
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | x25519.X25519PrivateKey
+    | x448.X448PrivateKey
+)
+PublicKey = (
+    rsa.RSAPublicKey
+    | ec.EllipticCurvePublicKey
+    | ed25519.Ed25519PublicKey
+    | ed448.Ed448PublicKey
+    | x25519.X25519PublicKey
+    | x448.X448PublicKey
+)
+KeyMaterial = bytes | PrivateKey | PublicKey
+"""Bytes of a symmetric key, or a key object of `cryptography`."""
+
+_SIGNING: Final = frozenset({"sign", "verify"})
+_AES_LENGTHS: Final = frozenset({16, 24, 32})
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class LocalKey:
+    """A key in memory and the limits that its JWK puts on it.
+
+    `private` is True for a symmetric key and for one with its private part. `use`, `key_ops` and `alg` are None when
+    the key has no such limit. `repr` and `str` show name and kind, never the material.
+    """
+
+    name: str
+    kind: KeyKind
+    material: KeyMaterial
+    private: bool
+    use: str | None = None
+    key_ops: frozenset[str] | None = None
+    alg: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<LocalKey {self.name!r} {self.kind}>"
+
+    def allow(self, operation: Operation, algorithm: str) -> None:
+        """Raise `KeyTypeError` when the key's `use`, `key_ops` or `alg` forbids the operation."""
+        if self.alg is not None and self.alg != algorithm:
+            raise KeyTypeError(f"key {self.name!r} is made for algorithm {self.alg}, not for {algorithm}")
+        needed = "sig" if operation in _SIGNING else "enc"
+        if self.use is not None and self.use != needed:
+            raise KeyTypeError(f"key {self.name!r} may not be used to {operation}: its use is {self.use!r}")
+        if self.key_ops is not None and operation not in self.key_ops:
+            allowed = ", ".join(sorted(self.key_ops)) or "nothing"
+            raise KeyTypeError(f"key {self.name!r} may not be used to {operation}: its key_ops allow {allowed}")
+
+
+def parse_key(data: bytes, name: str, known: KeyFormat | None = None) -> LocalKey:
+    """Return the key that `data` holds; `known` skips the recognition.
+
+    Raises `KeyTypeError` naming the key when the data is empty, encrypted, of a kind that is not supported, or not of
+    its format. The error never holds any of the data.
+    """
+    if not data:
+        raise KeyTypeError(f"key {name!r} is empty")
+    if known == "jwk" or (known is None and data[:1] == b"{" and len(data) not in _AES_LENGTHS):
+        return _parse_json(data, name)
+    if known == "pem" or (known is None and data[:5] == b"-----"):
+        return _parse_pem(data, name)
+    if known == "der" or _looks_like_der(data):
+        key = _parse_der(data, name)
+        if key is not None:
+            return key
+        if known == "der":
+            raise KeyTypeError(f"key {name!r} is not readable DER: expected PKCS#8, PKCS#1, SEC1 or a public key")
+    material = _decode_base64(data)
+    if not material:
+        raise KeyTypeError(f"key {name!r} is empty")
+    return LocalKey(name=name, kind="oct", material=material, private=True)
+
+
+def parse_jwk(members: Mapping[str, Any], name: str) -> LocalKey:
+    """Return the key that a JWK describes, with its `use`, `key_ops` and `alg` as limits.
+
+    Raises `KeyTypeError` naming the key when it is not a JWK of kind oct, RSA, EC or OKP, a member is missing or
+    wrong, or its limits contradict each other. The error never holds a member's value.
+    """
+    use: Any
+    key_ops: Any
+    alg: Any
+    try:
+        key = jwk.import_key(dict(members))
+        material: object = key.raw_value if isinstance(key, jwk.OctKey) else key.private_key or key.public_key
+        use, key_ops, alg = key.get("use"), key.get("key_ops"), key.get("alg")
+    # A JWK is foreign input: the parser meets lists for texts and numbers for keys.
+    except (JoseError, ValueError, TypeError, AttributeError, KeyError, UnsupportedAlgorithm):
+        material, use, key_ops, alg = None, None, None, None
+    well_formed = isinstance(key_ops, list | None) and isinstance(use, str | None) and isinstance(alg, str | None)
+    if material is None or not well_formed:
+        raise KeyTypeError(
+            f"key {name!r} is not a JWK that can be read: expected kty oct, RSA, EC or OKP with all members of"
+            " that kind, and use and key_ops that do not contradict each other"
+        )
+    return _make(
+        material,
+        name,
+        use=use,
+        key_ops=frozenset(map(str, key_ops)) if key_ops is not None else None,
+        alg=alg,
+    )
+
+
+def _parse_json(data: bytes, name: str) -> LocalKey:
+    try:
+        members = json.loads(data)
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        raise KeyTypeError(f"key {name!r} is not a JSON object, as a JWK must be")
+    if "keys" in members and "kty" not in members:
+        raise KeyTypeError(f"key {name!r} is a set of keys (JWKS): store each key in a file of its own")
+    return parse_jwk(members, name)
+
+
+def _parse_pem(data: bytes, name: str) -> LocalKey:
+    private = b"PRIVATE KEY-----" in data
+    if b"BEGIN ENCRYPTED" in data or b"4,ENCRYPTED" in data:
+        raise KeyTypeError(f"key {name!r} is protected by a password, which is not supported: store it decrypted")
+    try:
+        material: object = load_pem_private_key(data, None) if private else load_pem_public_key(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        material = None
+    if material is None:
+        raise KeyTypeError(
+            f"key {name!r} is not readable PEM: expected a private key (PKCS#8, PKCS#1, SEC1) or a public key"
+        )
+    return _make(material, name)
+
+
+def _parse_der(data: bytes, name: str) -> LocalKey | None:
+    try:
+        return _make(load_der_private_key(data, None), name)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        pass
+    try:
+        return _make(load_der_public_key(data), name)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+
+
+def _looks_like_der(data: bytes) -> bool:
+    """Tell whether the data is one SEQUENCE whose stated length is the data's."""
+    if len(data) < 4 or data[0] != 0x30 or len(data) in _AES_LENGTHS:
+        return False
+    if data[1] < 0x80:
+        return len(data) == 2 + data[1]
+    width = data[1] - 0x80
+    return 1 <= width <= 2 and len(data) == 2 + width + int.from_bytes(data[2 : 2 + width], "big")
+
+
+def _decode_base64(data: bytes) -> bytes:
+    text = data.translate(None, b"\r\n").rstrip(b"=")
+    padded = text + b"=" * (-len(text) % 4)
+    url_safe = b"+" not in text and b"/" not in text
+    try:
+        return b64decode(padded.translate(bytes.maketrans(b"-_", b"+/")) if url_safe else padded, validate=True)
+    except ValueError:
+        return data
+
+
+def _make(
+    material: object,
+    name: str,
+    *,
+    use: str | None = None,
+    key_ops: frozenset[str] | None = None,
+    alg: str | None = None,
+) -> LocalKey:
+    kind: KeyKind
+    match material:
+        case bytes():
+            kind = "oct"
+        case rsa.RSAPrivateKey() | rsa.RSAPublicKey():
+            kind = "RSA"
+        case ec.EllipticCurvePrivateKey() | ec.EllipticCurvePublicKey():
+            kind = "EC"
+        case (
+            ed25519.Ed25519PrivateKey()
+            | ed25519.Ed25519PublicKey()
+            | ed448.Ed448PrivateKey()
+            | ed448.Ed448PublicKey()
+            | x25519.X25519PrivateKey()
+            | x25519.X25519PublicKey()
+            | x448.X448PrivateKey()
+            | x448.X448PublicKey()
+        ):
+            kind = "OKP"
+        case _:
+            raise KeyTypeError(f"key {name!r} is of a kind that is not supported: expected RSA, EC or OKP")
+    private = isinstance(material, bytes | PrivateKey)
+    return LocalKey(name=name, kind=kind, material=material, private=private, use=use, key_ops=key_ops, alg=alg)
