@@ -1,0 +1,251 @@
+"""Turn an application's arguments into final, validated requests: prefix, preconditions, lifetimes, values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from ..component import ComponentOptions, unsupported
+from ..descriptor import Capability
+from ..errors import InvalidArgumentError
+from ..jsontext import encode_value
+from ..keyprefix import key_prefix
+from .driver import StateDriver
+from .types import (
+    NO_METADATA,
+    Concurrency,
+    Consistency,
+    DeleteOperation,
+    DeletePrefixRequest,
+    DeleteRequest,
+    GetRequest,
+    IfAbsent,
+    IfMatch,
+    KeysPage,
+    KeysRequest,
+    Precondition,
+    SetOperation,
+    SetRequest,
+)
+
+__all__ = ["RequestBuilder"]
+
+TTL_MAXIMUM = 2**31 - 1
+BARS = "||"
+_IF_ABSENT = IfAbsent()
+W = TypeVar("W", bound=StrEnum)
+
+
+class RequestBuilder:
+    """Builds the requests of one store. Every method raises `InvalidArgumentError` or `UnsupportedError`."""
+
+    def __init__(self, driver: StateDriver[Any], options: ComponentOptions) -> None:
+        self._driver = driver
+        self.prefix = key_prefix(driver.settings.key_prefix, driver.context.component, options)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the driver's capabilities and limits, which are final once it is open."""
+        # Flags and properties cost more than all other checks together.
+        limits, capabilities = self._driver.limits, self._driver.capabilities
+        self._key_bytes, self._value_bytes, self._ttl_seconds = limits.key_bytes, limits.value_bytes, limits.ttl_seconds
+        self._default_ttl = self._driver.default_ttl
+        self._has_etag = Capability.ETAG in capabilities
+        self._has_ttl = Capability.TTL in capabilities
+
+    def get(
+        self,
+        key: str,
+        consistency: Consistency | str | None = None,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> GetRequest:
+        """Build one read."""
+        return GetRequest(self._key(key), self._consistency(consistency) if consistency else None, metadata)
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        etag: str | None,
+        concurrency: Concurrency | str | None,
+        consistency: Consistency | str | None,
+        ttl: timedelta | int | None,
+        content_type: str | None,
+        metadata: Mapping[str, str],
+    ) -> SetRequest:
+        """Build one write."""
+        if type(value) is not bytes:
+            try:
+                value, content_type = encode_value(value, content_type)
+            except InvalidArgumentError as exc:
+                raise self._invalid(exc.message) from None
+        limit = self._value_bytes
+        if limit is not None and len(value) > limit:
+            raise self._invalid(f"the value has {len(value)} bytes; this store takes at most {limit}")
+        if metadata:
+            content_type = content_type or metadata.get("contentType")
+            if ttl is None and "ttlInSeconds" in metadata:
+                ttl = self._wire_ttl(metadata["ttlInSeconds"])
+        return SetRequest(
+            self._key(key),
+            value,
+            content_type,
+            self._precondition(etag, concurrency, create=True) if etag or concurrency else None,
+            self._default_ttl if ttl is None else self._ttl(ttl),
+            self._consistency(consistency) if consistency else None,
+            metadata,
+        )
+
+    def set_of(self, operation: SetOperation) -> SetRequest:
+        """Build the write of a bulk or transaction."""
+        return self.set(
+            operation.key,
+            operation.value,
+            operation.etag,
+            operation.concurrency,
+            operation.consistency,
+            operation.ttl,
+            operation.content_type,
+            operation.metadata,
+        )
+
+    def delete(self, operation: DeleteOperation) -> DeleteRequest:
+        """Build one removal."""
+        precondition = self._precondition(operation.etag, operation.concurrency, create=False)
+        return DeleteRequest(
+            self._key(operation.key),
+            precondition if isinstance(precondition, IfMatch) else None,
+            self._consistency(operation.consistency) if operation.consistency else None,
+            operation.metadata,
+        )
+
+    def keys(self, request: KeysRequest) -> KeysRequest:
+        """Check a listing and put the prefix before its pattern."""
+        if not request.pattern:
+            raise self._invalid("the pattern is empty; use '%' for all keys")
+        if "\0" in request.pattern:
+            raise self._invalid("the pattern holds a NUL character, which no key can")
+        if _dangling_escape(request.pattern):
+            raise self._invalid("the pattern ends in a backslash that escapes nothing")
+        if request.page_size is not None and request.page_size < 1:
+            raise self._invalid(f"page_size is {request.page_size}; it must be at least 1, or None for all")
+        if not _is_text(request.pattern) or not _is_text(request.token or ""):
+            raise self._invalid("the pattern or token holds a lone surrogate, which is not text")
+        if request.token is not None and not request.token.startswith(self.prefix):
+            raise self._invalid("the token is not from a listing of this application")
+        escaped = self.prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        return KeysRequest(escaped + request.pattern, request.token, request.page_size, request.metadata)
+
+    def keys_page(self, page: KeysPage) -> KeysPage:
+        """Take the prefix off the keys of a page."""
+        if not self.prefix:
+            return page
+        skip = len(self.prefix)
+        return KeysPage(keys=[key[skip:] for key in page.keys], token=page.token)
+
+    def delete_with_prefix(self, request: DeletePrefixRequest) -> DeletePrefixRequest:
+        """Check a prefix, end it in two bars, and put the application's own before it."""
+        if request.prefix in ("", BARS):
+            raise self._invalid("a prefix is required (prefix is required)")
+        bare = request.prefix.removesuffix(BARS)
+        return DeletePrefixRequest(self._key(bare) + BARS, request.metadata)
+
+    def _key(self, key: str) -> str:
+        if type(key) is not str or not key or not key.isascii() or "\0" in key or self.prefix:
+            return self._unusual_key(key)
+        limit = self._key_bytes
+        if limit is not None and len(key) > limit:
+            raise self._invalid(f"the key has {len(key)} bytes; this store takes at most {limit}")
+        return key
+
+    def _unusual_key(self, key: str) -> str:
+        if not isinstance(key, str):
+            raise self._invalid(f"a key must be text, not {type(key).__name__}")
+        if not key:
+            raise self._invalid("the key is empty")
+        if "\0" in key:
+            raise self._invalid("the key holds a NUL character")
+        if self.prefix and BARS in key:
+            raise self._invalid("the key holds '||', which separates the key prefix of applications from keys")
+        full = self.prefix + key
+        if not _is_text(full):
+            raise self._invalid("the key holds a lone surrogate, which is not text")
+        limit, size = self._key_bytes, len(full.encode())
+        if limit is not None and size > limit:
+            raise self._invalid(f"the key has {size} bytes with its prefix; this store takes at most {limit}")
+        return full
+
+    def _precondition(
+        self, etag: str | None, concurrency: Concurrency | str | None, *, create: bool
+    ) -> Precondition | None:
+        if concurrency and type(concurrency) is not Concurrency:
+            concurrency = self._word(Concurrency, concurrency, "concurrency")
+        if etag:
+            if not isinstance(etag, str):
+                raise self._invalid(f"an etag must be text, not {type(etag).__name__}")
+            precondition: Precondition = IfMatch(etag)
+        elif create and concurrency is Concurrency.FIRST_WRITE:
+            precondition = _IF_ABSENT
+        else:
+            return None
+        if not self._has_etag:
+            raise unsupported(self._driver, Capability.ETAG, "set" if create else "delete")
+        return precondition
+
+    def _consistency(self, consistency: Consistency | str) -> Consistency:
+        if type(consistency) is Consistency:
+            return consistency
+        return self._word(Consistency, consistency, "consistency")
+
+    def _ttl(self, ttl: timedelta | int) -> int | None:
+        if isinstance(ttl, timedelta):
+            seconds = ttl.total_seconds()
+            if seconds != int(seconds):
+                raise self._invalid(f"ttl is {seconds:g} s; lifetimes are whole seconds")
+            ttl = int(seconds)
+        if type(ttl) is not int:
+            raise self._invalid(f"ttl must be a timedelta or whole seconds, not {type(ttl).__name__}")
+        if ttl == 0:
+            raise self._invalid("ttl is 0; use -1 for ever, or delete the key")
+        if ttl < -1 or ttl > TTL_MAXIMUM:
+            raise self._invalid(f"ttl is {ttl} s; it must be from 1 to {TTL_MAXIMUM}, or -1 for ever")
+        if not self._has_ttl:
+            raise unsupported(self._driver, Capability.TTL, "set")
+        if ttl > self._ttl_seconds:
+            raise self._invalid(f"ttl is {ttl} s; this store takes at most {self._ttl_seconds}")
+        return None if ttl == -1 else ttl
+
+    def _word(self, kind: type[W], word: str, name: str) -> W:
+        try:
+            return kind(word)
+        except ValueError:
+            allowed = ", ".join(repr(member.value) for member in kind)
+            raise self._invalid(f"{name} is {word!r}; expected one of {allowed}") from None
+
+    def _invalid(self, message: str) -> InvalidArgumentError:
+        return InvalidArgumentError(
+            message, component=self._driver.context.component, driver=self._driver.descriptor.type
+        )
+
+    def _wire_ttl(self, text: str) -> int | None:
+        """Read `ttlInSeconds` as Dapr sends it: empty is none, 0 and -1 are for ever."""
+        if not text:
+            return None
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+            raise self._invalid(f"metadata ttlInSeconds is {text!r}; expected whole seconds")
+        return int(text) or -1
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _dangling_escape(pattern: str) -> bool:
+    return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 1
