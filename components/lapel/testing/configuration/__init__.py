@@ -1,0 +1,17 @@
+"""The suite of configuration stores."""
+
+from __future__ import annotations
+
+from .reading import ReadingTests
+from .watching import WatchingTests
+from .writers import ConfigurationWriter
+
+__all__ = ["ConfigurationSuite", "ConfigurationWriter"]
+
+
+class ConfigurationSuite(ReadingTests, WatchingTests):
+    """What every configuration store must show.
+
+    Options of the Conformance document: `writer`, as `module:Class`, the `ConfigurationWriter` that changes items from
+    outside (required); `emptyValues: "false"` for a store that cannot hold them.
+    """

@@ -1,0 +1,13 @@
+"""The suite of crypto providers."""
+
+from __future__ import annotations
+
+from .ciphers import CipherTests
+from .documents import DocumentTests
+from .keys import KeyTests
+
+__all__ = ["CryptoSuite"]
+
+
+class CryptoSuite(CipherTests, DocumentTests, KeyTests):
+    """Everything that a crypto provider promises."""
