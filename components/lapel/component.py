@@ -9,15 +9,13 @@ import random
 import time
 from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
-from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 from weakref import WeakSet
 
+from .coalesce import was_sent
 from .deadlines import Deadlines
-from .descriptor import Capability, Descriptor, Limits, capability_names
-from .driver import Driver
+from .descriptor import Capability, Descriptor, Limits
+from .driver import Driver, unsupported
 from .errors import (
     ClosedError,
     DeadlineExceededError,
@@ -32,10 +30,12 @@ from .errors import (
     UnsupportedError,
     WrongLoopError,
 )
+from .health import Health, HealthState
+from .options import ComponentOptions
 from .policy import Effect, Operation, RetryPolicy
 from .telemetry import RECHECK_SECONDS, Telemetry
 
-__all__ = ["CLOSE_SECONDS", "Component", "ComponentOptions", "Health", "HealthState", "NotSent"]
+__all__ = ["CLOSE_SECONDS", "Component", "ComponentOptions", "Health", "HealthState", "unsupported"]
 
 DEFAULT_CALL_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
@@ -47,54 +47,6 @@ _PING = Operation("ping", Effect.SAFE)
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 D = TypeVar("D", bound=Driver[Any])
-
-
-class NotSent(CancelledError):  # noqa: N818  # a cancellation, not an error
-    """A cancellation that a driver raises when the cancelled request had certainly not been sent.
-
-    The front then reports a missed deadline instead of an unknown outcome.
-    """
-
-
-class HealthState(StrEnum):
-    """The states of a component, as operators see them."""
-
-    INIT = "init"
-    READY = "ready"
-    DEGRADED = "degraded"
-    RECONNECTING = "reconnecting"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """One look at a component. `reason` says why it is not ready; `details` holds numbers of the kind."""
-
-    state: HealthState
-    reason: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the component does its job."""
-        return self.state is HealthState.READY
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentOptions:
-    """How a component is run; the defaults suit an application.
-
-    `app_id` None adds no key prefix and no `consumerID`. `retries` None means the component's own fields or the
-    default policy; a runtime that has its own passes `RetryPolicy.off()`. `call_timeout` None means the
-    component's documented time-out or 5 s. `envelope` False publishes and hands out messages without a CloudEvent.
-    """
-
-    app_id: str | None = None
-    namespace: str | None = None
-    retries: RetryPolicy | None = None
-    call_timeout: timedelta | None = None
-    init_timeout: timedelta = timedelta(seconds=5)
-    envelope: bool = True
 
 
 _opened: WeakSet[Component[Any]] = WeakSet()
@@ -197,6 +149,8 @@ class Component(Generic[D]):
         except BaseException as exc:
             self._state, self._failure = "failed", exc
             await self._close_driver()
+            if not isinstance(exc, Exception):
+                raise
             if isinstance(exc, TimeoutError) and not isinstance(exc, LapelError):
                 raise UnavailableError(
                     f"did not open within {limit:g} s (initTimeout); is the backend up and reachable?",
@@ -218,7 +172,9 @@ class Component(Generic[D]):
         try:
             return await self.open()
         except LapelError as exc:
-            self._driver.context.logger.warning("%s starts degraded (ignoreErrors) and keeps trying: %s", self.name, exc)
+            self._driver.context.logger.warning(
+                "%s starts degraded (ignoreErrors) and keeps trying: %s", self.name, exc
+            )
             self._state = "degraded"
             self._reviver = asyncio.create_task(self._revive(rebuild), name=f"lapel reopen {self.name}")
             return self
@@ -245,10 +201,10 @@ class Component(Generic[D]):
         Idempotent and bounded; may be called from several tasks.
         """
         if self._reviver is not None and self._reviver is not asyncio.current_task():
-            reviver, self._reviver = self._reviver, None
-            reviver.cancel()
-            await asyncio.wait([reviver])
-            if self._state != "open":
+            # Kept until it has ended, so that a second caller waits for it too and does not close its driver again.
+            self._reviver.cancel()
+            await asyncio.wait([self._reviver])
+            if self._state not in ("open", "closing"):
                 self._state = "closed"
         if self._state in ("new", "failed", "closed", "forked"):
             if self._state != "failed":
@@ -316,7 +272,7 @@ class Component(Generic[D]):
             self._next_check = ticket.expires_at + RECHECK_SECONDS
             self._telemetry.refresh()
         try:
-            if self._telemetry.active:
+            if self._telemetry.active and operation.traced:
                 with self._telemetry.operation(operation.name):
                     return await self._try(operation, method, request)
             try:
@@ -325,7 +281,7 @@ class Component(Generic[D]):
                 return await self._again(operation, method, request, exc)
         except CancelledError as exc:
             if ticket.timed_out():
-                raise self._timed_out(operation, not isinstance(exc, NotSent)) from None
+                raise self._timed_out(operation, was_sent(exc)) from None
             raise
         except LapelError as exc:
             exc.locate(component=self.name, driver=self.type, operation=operation.name)
@@ -333,6 +289,8 @@ class Component(Generic[D]):
         except Exception as exc:
             raise self._located(exc, operation.name) from exc
         finally:
+            if ticket.expired:
+                ticket.timed_out()
             deadlines.leave(ticket)
 
     async def _try(self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R) -> _T:
@@ -388,7 +346,7 @@ class Component(Generic[D]):
             )
         if self._state == "forked":
             return WrongLoopError("was opened before fork; open it in the child process", **place)
-        if self._reviver is not None:
+        if self._reviver is not None and not self._reviver.done():
             return UnavailableError(f"is not open yet and keeps trying; last failure: {self._failure}", **place)
         if self._state in ("new", "opening"):
             return NotOpenError("is not open; use `async with` or call `open()` first", **place)
@@ -436,20 +394,3 @@ class Component(Generic[D]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({self.type}) {self._state}>"
-
-
-def unsupported(driver: Driver[Any], missing: Capability, operation: str) -> UnsupportedError:
-    """Return the error for a capability that `driver` lacks, naming installed drivers that have it."""
-    from .registry import default_registry
-
-    names = ", ".join(capability_names(missing))
-    withdrawn = "; ".join(driver.withdrawn[flag] for flag in missing if flag in driver.withdrawn)
-    others = default_registry().with_capability(driver.descriptor.kind, missing)
-    advice = f"installed drivers that do: {', '.join(others)}" if others else "no installed driver does"
-    reason = f" (withdrawn at open: {withdrawn})" if withdrawn else ""
-    return UnsupportedError(
-        f"does not offer {names}{reason}; {advice}",
-        component=driver.context.component,
-        driver=driver.descriptor.type,
-        operation=operation,
-    )

@@ -23,11 +23,14 @@ class Ticket:
         self.expired = False
 
     def timed_out(self) -> bool:
-        """Tell whether the cancellation just caught was ours alone, and take it back.
+        """Tell whether the cancellation just caught was ours alone, and take it back, once.
 
         False when the caller cancelled the task too: its cancellation goes on.
         """
-        return self.expired and self.task.uncancel() <= self.cancelling
+        if not self.expired:
+            return False
+        self.expired = False
+        return self.task.uncancel() <= self.cancelling
 
 
 class Deadlines:

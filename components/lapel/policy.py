@@ -27,10 +27,14 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One method of a kind: its `name` in errors, spans and metrics, and its `effect`."""
+    """One method of a kind: its `name` in errors, spans and metrics, and its `effect`.
+
+    `traced` false: the kind makes the span itself, because it needs more than a name.
+    """
 
     name: str
     effect: Effect
+    traced: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,27 @@
+"""How an application or a runtime wants a component to be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from .policy import RetryPolicy
+
+__all__ = ["ComponentOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentOptions:
+    """How a component is run; the defaults suit an application.
+
+    `app_id` None adds no key prefix and no `consumerID`. `retries` None means the component's own fields or the
+    default policy; a runtime that has its own passes `RetryPolicy.off()`. `call_timeout` None means the
+    component's documented time-out or 5 s. `envelope` False publishes and hands out messages without a CloudEvent.
+    """
+
+    app_id: str | None = None
+    namespace: str | None = None
+    retries: RetryPolicy | None = None
+    call_timeout: timedelta | None = None
+    init_timeout: timedelta = timedelta(seconds=5)
+    envelope: bool = True
