@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lapel.testing import LockSuite, StateSuite
+from lapel.testing import LockSuite, PubSubSuite, StateSuite
 
 COMPONENTS = Path(__file__).parent / "components"
 
@@ -15,3 +15,7 @@ class TestState(StateSuite):
 
 class TestLock(LockSuite):
     component = COMPONENTS / "lock.in-memory.yaml"
+
+
+class TestPubSub(PubSubSuite):
+    component = COMPONENTS / "pubsub.in-memory.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lapel.testing import ConfigurationSuite, LockSuite, StateSuite
+from lapel.testing import ConfigurationSuite, LockSuite, PubSubSuite, StateSuite
 
 COMPONENTS = Path(__file__).parent / "components"
 
@@ -19,3 +19,7 @@ class TestConfiguration(ConfigurationSuite):
 
 class TestLock(LockSuite):
     component = COMPONENTS / "lock.sqlite.yaml"
+
+
+class TestPubSub(PubSubSuite):
+    component = COMPONENTS / "pubsub.sqlite.yaml"

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bindings import BindingSuite
     from .configuration import ConfigurationSuite
     from .crypto import CryptoSuite
     from .harness import SuiteBase
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .lock import LockSuite
     from .marks import contract, lacks, needs, row
     from .mutants import Mutant, assert_killed, judge
+    from .pubsub import PubSubSuite
     from .report import Report
     from .run import run_conformance
     from .secretstores import SecretStoreSuite
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
     from .subject import Pins, Subject
 
 __all__ = [
+    "BindingSuite",
     "ComponentSuite",
     "ConfigurationSuite",
     "CryptoSuite",
     "LockSuite",
     "Mutant",
     "Pins",
+    "PubSubSuite",
     "Report",
     "SecretStoreSuite",
     "StateSuite",
@@ -46,12 +50,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BindingSuite": "bindings",
     "ComponentSuite": "lifecycle",
     "ConfigurationSuite": "configuration",
     "CryptoSuite": "crypto",
     "LockSuite": "lock",
     "Mutant": "mutants",
     "Pins": "subject",
+    "PubSubSuite": "pubsub",
     "Report": "report",
     "SecretStoreSuite": "secretstores",
     "StateSuite": "state",

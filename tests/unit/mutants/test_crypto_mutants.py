@@ -87,6 +87,9 @@ class TakesAnyKeyForAnUnknownOne(LocalCrypto):
         return await super().wrap_key(msgspec.structs.replace(request, key_name=name))
 
 
+# The module's fixture runs many suites, and locks expire in real time.
+pytestmark = pytest.mark.timeout(300)
+
 MUTANTS = [
     Mutant(ForgetsAssociatedData, "stricter-107"),
     Mutant(BelievesEverySignature, "CR-12"),

@@ -241,6 +241,9 @@ class RaisesPlainErrors(MemoryState):
             raise ValueError("the etag differs") from exc
 
 
+# The module's fixture runs many suites, and locks expire in real time.
+pytestmark = pytest.mark.timeout(300)
+
 MUTANTS = [
     Mutant(LosesUpdates, "stricter-001"),
     Mutant(CreatesTwice, "stricter-002"),

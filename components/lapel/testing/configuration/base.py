@@ -16,7 +16,10 @@ from ..lifecycle import ComponentSuite, Operations, wait_until
 from ..subject import Subject
 from .writers import ConfigurationWriter
 
-__all__ = ["ConfigurationBase", "Inbox"]
+__all__ = ["ConfigurationBase", "Inbox", "eventually"]
+
+PATIENCE = 30.0
+"""How long a test waits, in seconds, for an event."""
 
 SEED = "conformance-seed"
 
@@ -91,8 +94,12 @@ class Inbox:
         async def there() -> bool:
             return all(self.items.get(key) == item for key, item in items.items())
 
-        await wait_until(
+        await eventually(
             there,
             lambda: f"expected {items}, got { ({key: self.items.get(key) for key in items}) }",
-            seconds=30,
         )
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], message: Callable[[], str]) -> None:
+    """Return as soon as `condition` holds; fail with `message` when it does not within `PATIENCE`."""
+    await wait_until(condition, message, seconds=PATIENCE)

@@ -11,10 +11,9 @@ from ...component import CLOSE_SECONDS
 from ...configuration import ConfigurationEvent, ConfigurationItem, ConfigurationStore, WatchRequest
 from ...descriptor import Capability
 from ...errors import ClosedError, NotFoundError
-from ..lifecycle import wait_until
 from ..marks import contract, needs, row
 from ..subject import Subject
-from .base import ConfigurationBase, Inbox
+from .base import ConfigurationBase, Inbox, eventually
 from .reading import block
 from .writers import ConfigurationWriter
 
@@ -225,7 +224,7 @@ class WatchingTests(ConfigurationBase):
         for count in (1, 2, 3):
             writer.put({base: ConfigurationItem(str(count))})
             await healthy.expect({base: ConfigurationItem(str(count))})
-            await wait_until(failed, lambda: "a handler that raised gets no more events")
+            await eventually(failed, lambda: "a handler that raised gets no more events")
         assert hanging.is_set()
         await store.unsubscribe(failing)
         writer.put({base: ConfigurationItem("last")})

@@ -27,7 +27,7 @@ from .base import CryptoBase, is_symmetric, message_for, nonce_size
 __all__ = ["CipherTests"]
 
 
-def group(provider: CryptoProvider, operation: str, keys: Mapping[str, str], *, symmetric: bool) -> list[str]:
+def _group(provider: CryptoProvider, operation: str, keys: Mapping[str, str], *, symmetric: bool) -> list[str]:
     return [name for name in provider.algorithms.get(operation, ()) if name in keys and is_symmetric(name) is symmetric]
 
 
@@ -57,9 +57,9 @@ class CipherTests(CryptoBase):
             if sealed.tag is not None:
                 assert sealed.nonce is not None
                 for data, nonce, tag in (
-                    (flip(sealed.data), sealed.nonce, sealed.tag),
-                    (sealed.data, flip(sealed.nonce), sealed.tag),
-                    (sealed.data, sealed.nonce, flip(sealed.tag)),
+                    (_flip(sealed.data), sealed.nonce, sealed.tag),
+                    (sealed.data, _flip(sealed.nonce), sealed.tag),
+                    (sealed.data, sealed.nonce, _flip(sealed.tag)),
                     (sealed.data, sealed.nonce, os.urandom(len(sealed.tag))),
                 ):
                     with pytest.raises(DecryptionError):
@@ -88,10 +88,10 @@ class CipherTests(CryptoBase):
     async def test_a_public_key_is_enough_to_encrypt_and_wrap(
         self, provider: CryptoProvider, public_keys: Mapping[str, str]
     ) -> None:
-        for algorithm in group(provider, "encrypt", public_keys, symmetric=False):
+        for algorithm in _group(provider, "encrypt", public_keys, symmetric=False):
             sealed = await provider.subtle.encrypt(b"text", algorithm=algorithm, key_name=public_keys[algorithm])
             assert len(sealed.data) > 100
-        for algorithm in group(provider, "wrap", public_keys, symmetric=False):
+        for algorithm in _group(provider, "wrap", public_keys, symmetric=False):
             wrapped = await provider.subtle.wrap_key(
                 os.urandom(32), algorithm=algorithm, key_name=public_keys[algorithm]
             )
@@ -116,13 +116,15 @@ class CipherTests(CryptoBase):
                 )
             if wrapped.tag is not None or algorithm in ("A128KW", "A192KW", "A256KW"):
                 with pytest.raises(DecryptionError):
-                    await provider.subtle.unwrap_key(flip(wrapped.data), nonce=wrapped.nonce, tag=wrapped.tag, **common)
+                    await provider.subtle.unwrap_key(
+                        _flip(wrapped.data), nonce=wrapped.nonce, tag=wrapped.tag, **common
+                    )
 
     @row("stricter-108")
     async def test_nonces_and_tags_of_wrong_length_are_refused(
         self, provider: CryptoProvider, keys: Mapping[str, str]
     ) -> None:
-        for algorithm in group(provider, "encrypt", keys, symmetric=True):
+        for algorithm in _group(provider, "encrypt", keys, symmetric=True):
             size = nonce_size(algorithm)
             if not size:
                 continue
@@ -151,7 +153,7 @@ class CipherTests(CryptoBase):
             for length in (0, 8, 15, 17):
                 with pytest.raises(InvalidLengthError):
                     await provider.subtle.wrap_key(bytes(length), algorithm="A256KW", key_name=keys["A256KW"])
-        for algorithm in group(provider, "encrypt", keys, symmetric=False):
+        for algorithm in _group(provider, "encrypt", keys, symmetric=False):
             with pytest.raises(InvalidLengthError):
                 await provider.subtle.encrypt(bytes(4096), algorithm=algorithm, key_name=keys[algorithm])
 
@@ -175,14 +177,14 @@ class CipherTests(CryptoBase):
     async def test_a_key_is_refused_for_what_it_is_not_made_for(
         self, provider: CryptoProvider, keys: Mapping[str, str], public_keys: Mapping[str, str]
     ) -> None:
-        for algorithm in group(provider, "encrypt", public_keys, symmetric=False):
+        for algorithm in _group(provider, "encrypt", public_keys, symmetric=False):
             with pytest.raises(KeyTypeError):
                 await provider.subtle.decrypt(bytes(256), algorithm=algorithm, key_name=public_keys[algorithm])
-        for algorithm in group(provider, "wrap", public_keys, symmetric=False):
+        for algorithm in _group(provider, "wrap", public_keys, symmetric=False):
             with pytest.raises(KeyTypeError):
                 await provider.subtle.unwrap_key(bytes(256), algorithm=algorithm, key_name=public_keys[algorithm])
-        symmetric = group(provider, "wrap", keys, symmetric=True)
-        asymmetric = group(provider, "wrap", keys, symmetric=False)
+        symmetric = _group(provider, "wrap", keys, symmetric=True)
+        asymmetric = _group(provider, "wrap", keys, symmetric=False)
         if symmetric and asymmetric:
             with pytest.raises(KeyTypeError):
                 await provider.subtle.wrap_key(bytes(32), algorithm=symmetric[0], key_name=keys[asymmetric[0]])
@@ -221,7 +223,7 @@ class CipherTests(CryptoBase):
             try:
                 wrapped = await provider.subtle.wrap_key(canary, algorithm=algorithm, key_name=key_name)
                 await provider.subtle.unwrap_key(
-                    flip(wrapped.data), algorithm=algorithm, key_name=key_name, nonce=wrapped.nonce, tag=wrapped.tag
+                    _flip(wrapped.data), algorithm=algorithm, key_name=key_name, nonce=wrapped.nonce, tag=wrapped.tag
                 )
             except (CryptoError, NotFoundError) as exc:
                 failures += [repr(exc), str(exc), repr(exc.__cause__), repr(exc.__context__)]
@@ -229,6 +231,6 @@ class CipherTests(CryptoBase):
         assert not [text for text in failures if "canary" in text]
 
 
-def flip(data: bytes) -> bytes:
+def _flip(data: bytes) -> bytes:
     """Return the bytes with one bit of the first changed."""
     return bytes([data[0] ^ 1]) + data[1:]

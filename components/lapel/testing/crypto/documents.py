@@ -29,7 +29,7 @@ SEGMENT = 65_536
 WRAPPING = ("A256KW", "RSA-OAEP-256")
 
 
-def algorithms(provider: CryptoProvider, keys: Mapping[str, str]) -> list[str]:
+def _algorithms(provider: CryptoProvider, keys: Mapping[str, str]) -> list[str]:
     found = [name for name in WRAPPING if name in keys and name in provider.algorithms["wrap"]]
     assert found, f"option `keys` has none of {', '.join(WRAPPING)}"
     return found
@@ -43,7 +43,7 @@ class DocumentTests(CryptoBase):
     @contract
     @pytest.mark.parametrize("cipher", ["AES-GCM", "CHACHA20-POLY1305"])
     async def test_a_document_comes_back(self, provider: CryptoProvider, keys: Mapping[str, str], cipher: str) -> None:
-        for algorithm in algorithms(provider, keys):
+        for algorithm in _algorithms(provider, keys):
             for size in (0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT):
                 text = os.urandom(size)
                 document = await provider.encrypt(text, key_name=keys[algorithm], algorithm=algorithm, cipher=cipher)
@@ -59,7 +59,7 @@ class DocumentTests(CryptoBase):
     async def test_a_changed_or_cut_document_is_one_and_the_same_error(
         self, provider: CryptoProvider, keys: Mapping[str, str]
     ) -> None:
-        algorithm = algorithms(provider, keys)[0]
+        algorithm = _algorithms(provider, keys)[0]
         document = await provider.encrypt(bytes(2 * SEGMENT + 5), key_name=keys[algorithm], algorithm=algorithm)
         start = len(document) - (2 * (SEGMENT + 16) + 21)
         first = document[start : start + SEGMENT + 16]
@@ -86,7 +86,7 @@ class DocumentTests(CryptoBase):
     async def test_the_key_name_may_be_left_out_or_replaced(
         self, provider: CryptoProvider, keys: Mapping[str, str]
     ) -> None:
-        algorithm = algorithms(provider, keys)[0]
+        algorithm = _algorithms(provider, keys)[0]
         common: dict[str, Any] = {"key_name": keys[algorithm], "algorithm": algorithm}
         silent = await provider.encrypt(b"text", omit_key_name=True, **common)
         assert b'"k"' not in silent
@@ -101,7 +101,7 @@ class DocumentTests(CryptoBase):
     @row("stricter-112")
     @needs(Capability.DOCUMENTS)
     async def test_unknown_names_are_refused(self, provider: CryptoProvider, keys: Mapping[str, str]) -> None:
-        algorithm = algorithms(provider, keys)[0]
+        algorithm = _algorithms(provider, keys)[0]
         with pytest.raises(UnsupportedAlgorithmError):
             await provider.encrypt(b"text", key_name=keys[algorithm], algorithm="A256GCM")
         with pytest.raises((UnsupportedAlgorithmError, InvalidArgumentError)):
@@ -114,7 +114,7 @@ class DocumentTests(CryptoBase):
     async def test_a_stream_comes_back_and_lets_others_have_their_turn(
         self, provider: CryptoProvider, keys: Mapping[str, str]
     ) -> None:
-        algorithm = algorithms(provider, keys)[0]
+        algorithm = _algorithms(provider, keys)[0]
         text = os.urandom(4 * 1024 * 1024 + 7)
         turns = 0
 

@@ -10,9 +10,12 @@ import pytest
 from ...component import Component
 from ...descriptor import Capability, Kind
 from ...lock import LockDriver, LockStore, UnlockStatus
-from ..lifecycle import ComponentSuite, Operations
+from ..lifecycle import ComponentSuite, Operations, wait_until
 
-__all__ = ["LockBase"]
+__all__ = ["LockBase", "eventually"]
+
+PATIENCE = 10.0
+"""How long a test waits, in seconds, for a lock to expire."""
 
 
 class LockBase(ComponentSuite):
@@ -54,3 +57,8 @@ class LockBase(ComponentSuite):
             offered["renew"] = lambda: store.renew(resource, "owner", 1)
             offered["hold"] = hold
         return offered
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], message: Callable[[], str]) -> None:
+    """Return as soon as `condition` holds; fail with `message` when it does not within `PATIENCE`."""
+    await wait_until(condition, message, seconds=PATIENCE)

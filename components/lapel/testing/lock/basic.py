@@ -11,10 +11,9 @@ import pytest
 from ...component import Component
 from ...errors import ClosedError, InvalidArgumentError
 from ...lock import LockStore, UnlockStatus
-from ..lifecycle import wait_until
 from ..marks import contract, row
 from ..subject import Subject
-from .base import LockBase
+from .base import LockBase, eventually
 
 __all__ = ["BasicTests"]
 
@@ -127,4 +126,4 @@ async def _free(store: LockStore, resource: str) -> None:
     async def taken() -> bool:
         return bool(await store.try_lock(resource, "another", 60))
 
-    await wait_until(taken, lambda: f"{resource} is held although its second is over")
+    await eventually(taken, lambda: f"{resource} is held although its second is over")

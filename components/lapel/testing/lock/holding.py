@@ -9,9 +9,8 @@ import pytest
 from ...descriptor import Capability
 from ...errors import DeadlineExceededError, UnsupportedError
 from ...lock import LockStore, UnlockStatus
-from ..lifecycle import wait_until
 from ..marks import contract, lacks, needs, row
-from .base import LockBase
+from .base import LockBase, eventually
 
 __all__ = ["HoldingTests"]
 
@@ -41,14 +40,14 @@ class HoldingTests(LockBase):
         async def expired() -> bool:
             return await store.unlock(f"{base}-witness", "nobody") is UnlockStatus.LOCK_DOES_NOT_EXIST
 
-        await wait_until(expired, lambda: "the witness did not expire")
+        await eventually(expired, lambda: "the witness did not expire")
         assert not await store.try_lock(base, "another", 15)
         assert await store.renew(base, "long", 1)
 
         async def free() -> bool:
             return bool(await store.try_lock(base, "another", 15))
 
-        await wait_until(free, lambda: "renewing with a shorter expiry did not shorten it")
+        await eventually(free, lambda: "renewing with a shorter expiry did not shorten it")
 
     @row("stricter-104")
     @lacks(Capability.RENEW)
@@ -74,7 +73,7 @@ class HoldingTests(LockBase):
                     tokens.append(grant.token)
                 return bool(grant)
 
-            await wait_until(taken, lambda: "the lock did not expire")
+            await eventually(taken, lambda: "the lock did not expire")
             if expiry == 60:
                 assert await store.unlock(base, f"o{number}") is UnlockStatus.SUCCESS
         assert tokens == sorted(set(tokens))
@@ -85,13 +84,13 @@ class HoldingTests(LockBase):
     async def test_without_fencing_there_is_no_token(self, store: LockStore, base: str) -> None:
         assert (await store.try_lock(base, "conftest", 15)).token is None
 
-    @row("stricter-096", "stricter-104")
+    @row("stricter-096")
     @needs(Capability.RENEW)
     async def test_hold_excludes_for_longer_than_its_expiry(self, store: LockStore, base: str) -> None:
         loop = asyncio.get_running_loop()
         async with store.hold(base, expiry=1) as held:
             started = loop.time()
-            while loop.time() - started < 2.2:
+            while loop.time() - started < 1.6:
                 assert not await store.try_lock(base, "another", 1)
                 await asyncio.sleep(0.05)
             assert not held.lost

@@ -6,10 +6,9 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from ...lock import LockStore, UnlockStatus
-from ..lifecycle import wait_until
 from ..marks import contract, row
 from ..subject import Subject
-from .base import LockBase
+from .base import LockBase, eventually
 
 __all__ = ["RaceTests"]
 
@@ -84,7 +83,7 @@ class RaceTests(LockBase):
         async def gone() -> bool:
             return await store.unlock(base, "stranger") is UnlockStatus.LOCK_DOES_NOT_EXIST
 
-        await wait_until(gone, lambda: "the lock did not expire")
+        await eventually(gone, lambda: "the lock did not expire")
         assert await store.unlock(base, "conftest") is UnlockStatus.LOCK_DOES_NOT_EXIST
 
 
@@ -92,4 +91,4 @@ async def _taken(store: LockStore, resource: str, owner: str) -> None:
     async def taken() -> bool:
         return bool(await store.try_lock(resource, owner, 60))
 
-    await wait_until(taken, lambda: "the lock did not expire")
+    await eventually(taken, lambda: "the lock did not expire")

@@ -17,7 +17,10 @@ from ..lifecycle import ComponentSuite, Operations, wait_until
 from ..subject import Subject
 from .writers import SecretWriter
 
-__all__ = ["SECRETS", "SecretStoreBase", "put"]
+__all__ = ["SECRETS", "SecretStoreBase", "eventually", "put"]
+
+PATIENCE = 10.0
+"""How long a test waits, in seconds, for a change to be read."""
 
 SECRETS = {"conftestsecret": "abcd", "secondsecret": "efgh"}
 """What is there before anything is opened: put by the writer, or prepared by whoever runs the suite."""
@@ -92,4 +95,9 @@ async def put(store: SecretStore, writer: SecretWriter, secrets: dict[str, dict[
         except NotFoundError:
             return False
 
-    await wait_until(there, lambda: f"{name} was written and is not read as written")
+    await eventually(there, lambda: f"{name} was written and is not read as written")
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], message: Callable[[], str]) -> None:
+    """Return as soon as `condition` holds; fail with `message` when it does not within `PATIENCE`."""
+    await wait_until(condition, message, seconds=PATIENCE)

@@ -11,10 +11,9 @@ import pytest
 from ...descriptor import Capability
 from ...errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from ...secretstores import SecretStore
-from ..lifecycle import wait_until
 from ..marks import contract, lacks, needs, row
 from ..subject import Subject
-from .base import SECRETS, SecretStoreBase, put
+from .base import SECRETS, SecretStoreBase, eventually, put
 from .writers import SecretWriter
 
 __all__ = ["ReadingTests"]
@@ -170,4 +169,4 @@ class ReadingTests(SecretStoreBase):
                 return True
             return False
 
-        await wait_until(gone, lambda: "a removed secret is still read")
+        await eventually(gone, lambda: "a removed secret is still read")
