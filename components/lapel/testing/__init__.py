@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .lock import LockSuite
     from .marks import contract, lacks, needs, row
     from .mutants import Mutant, assert_killed, judge
+    from .proxy import FaultProxy
     from .pubsub import PubSubSuite
     from .report import Report
     from .run import run_conformance
@@ -31,6 +32,7 @@ __all__ = [
     "ComponentSuite",
     "ConfigurationSuite",
     "CryptoSuite",
+    "FaultProxy",
     "LockSuite",
     "Mutant",
     "Pins",
@@ -54,6 +56,7 @@ _HOMES = {
     "ComponentSuite": "lifecycle",
     "ConfigurationSuite": "configuration",
     "CryptoSuite": "crypto",
+    "FaultProxy": "proxy",
     "LockSuite": "lock",
     "Mutant": "mutants",
     "Pins": "subject",
