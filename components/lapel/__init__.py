@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import blocking as blocking
     from .assembly import Components, open_components
     from .bindings import BindingEvent, BindingResponse, InputBinding, OutputBinding
     from .component import Component, ComponentOptions, Health, HealthState
@@ -180,18 +181,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # to a type checker a module with `__getattr__` has every name
 
-        value: Any = version("lapel")
-    elif name in _HOME:
-        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: Any = version("lapel")
+        elif name == "blocking":
+            value = import_module(".blocking", __name__)
+        elif name in _HOME:
+            value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "blocking"})

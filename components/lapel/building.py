@@ -118,6 +118,9 @@ def _build(
         settings = model.parse(values, component=manifest.name, driver=descriptor.type)
     sides = sides_of(descriptor, settings)
     driver_class = registry.driver_class(descriptor)
+    # Loads the descriptors of the kind here, in a thread: an `UnsupportedError` raised later, on the event loop, names
+    # the drivers that could.
+    registry.with_capability(manifest.kind, Capability(0))
     context = DriverContext(component=manifest.name, app_id=options.app_id, shared=shared or SharedClients())
     return {side: _front(manifest.kind, side)(driver_class(settings, context), options=options) for side in sides}
 

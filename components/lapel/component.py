@@ -6,25 +6,24 @@ import asyncio
 import builtins
 import os
 import random
-import time
 from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Generic, Self, TypedDict, TypeVar
 from weakref import WeakSet
 
+from .closing import close_driver, end_calls, log_failure
 from .coalesce import was_sent
+from .concealment import raise_for
 from .deadlines import Deadlines
 from .descriptor import Capability, Descriptor, Limits
-from .driver import Driver, unsupported
+from .driver import Driver, list_drivers, unsupported
 from .errors import (
     ClosedError,
     DeadlineExceededError,
-    EtagMismatchError,
     InvalidArgumentError,
     LapelError,
     NotOpenError,
     OperationFailedError,
-    OutcomeUnknownError,
     OutcomeUnknownTimeoutError,
     UnavailableError,
     UnsupportedError,
@@ -33,6 +32,7 @@ from .errors import (
 from .health import Health, HealthState
 from .options import ComponentOptions
 from .policy import Effect, Operation, RetryPolicy
+from .retrying import try_again
 from .telemetry import RECHECK_SECONDS, Telemetry
 
 __all__ = ["CLOSE_SECONDS", "Component", "ComponentOptions", "Health", "HealthState", "unsupported"]
@@ -49,13 +49,19 @@ _T = TypeVar("_T")
 D = TypeVar("D", bound=Driver[Any])
 
 
-_opened: WeakSet[Component[Any]] = WeakSet()
+class _Place(TypedDict):
+    component: str
+    driver: str
+    operation: str
+
+
+_living: WeakSet[Component[Any]] = WeakSet()
+"""Components that hold something of this process."""
 
 
 def _forget_in_child() -> None:
-    for component in _opened:
-        component._loop = None
-        component._state = "forked"
+    for component in _living:
+        component._state, component._loop, component._reviver = "forked", None, None
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
@@ -73,7 +79,7 @@ class Component(Generic[D]):
         self.name = driver.context.component
         self._use(driver)
         self._state = "new"
-        self._failure: BaseException | None = None
+        self._failure: str | None = None
         # None whenever calls are not possible, so that one comparison on the hot path covers every reason.
         self._loop: AbstractEventLoop | None = None
         self._home: AbstractEventLoop | None = None
@@ -81,6 +87,8 @@ class Component(Generic[D]):
         self._telemetry = Telemetry(driver.descriptor, self.name)
         self._next_check = 0.0
         self._retries = RetryPolicy()
+        self._opening: asyncio.Timeout | None = None
+        self._opening_ended = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._reviver: asyncio.Task[None] | None = None
 
@@ -129,39 +137,39 @@ class Component(Generic[D]):
     async def open(self) -> Self:
         """Connect within `options.init_timeout` and return self.
 
-        Raises `UnavailableError` when time runs out, else what the driver says. A failed open leaves nothing
-        behind and is final. Opening an open component raises `InvalidArgumentError`, a closed one `ClosedError`.
+        Raises `UnavailableError` when time runs out, else what the driver says, and `ClosedError` when `aclose` came
+        in between. A failed open leaves nothing behind and is final. Opening an open component raises
+        `InvalidArgumentError`, a closed one `ClosedError`.
         """
         if self._state != "new":
-            if self._state in ("closed", "closing", "failed"):
-                raise self._unusable("open")
-            raise InvalidArgumentError("is open already", component=self.name, driver=self.type, operation="open")
-        self._state = "opening"
-        self._home = get_running_loop()
-        limit = self.options.init_timeout.total_seconds()
+            if self._state in ("open", "opening") or self._reviver is not None:
+                raise self._invalid("is open already", "open")
+            raise self._unusable("open")
+        self._state, self._home = "opening", get_running_loop()
+        self._opening = asyncio.timeout(self.options.init_timeout.total_seconds())
+        self._opening_ended = asyncio.Event()
+        _living.add(self)
         try:
-            async with asyncio.timeout(limit):
+            async with self._opening:
+                await list_drivers(self.descriptor.kind)
                 await self._driver.open()
-                self._retries = self.options.retries or self._driver.retry_policy or self._retries
+                self._retries = self.options.retries or self._driver.retry_policy or RetryPolicy()
                 self._deadlines = Deadlines(self._call_seconds())
                 self._telemetry.refresh()
                 await self._opened()
+                if self._state != "opening":
+                    raise TimeoutError
         except BaseException as exc:
-            self._state, self._failure = "failed", exc
-            await self._close_driver()
+            error = self._fail(exc)
+            closing = asyncio.create_task(close_driver(self._driver, CLOSE_SECONDS), name=f"lapel close {self.name}")
+            closing.add_done_callback(lambda _: self._opening_ended.set())
+            await asyncio.shield(closing)
             if not isinstance(exc, Exception):
                 raise
-            if isinstance(exc, TimeoutError) and not isinstance(exc, LapelError):
-                raise UnavailableError(
-                    f"did not open within {limit:g} s (initTimeout); is the backend up and reachable?",
-                    component=self.name,
-                    driver=self.type,
-                    operation="open",
-                ) from exc
-            raise self._located(exc, "open") from (exc.__cause__ if isinstance(exc, LapelError) else exc)
+            raise_for(exc, error, self._driver.settings)
+        self._opening_ended.set()
         self._loop = self._home
         self._state = "open"
-        _opened.add(self)
         return self
 
     async def open_or_keep_trying(self, rebuild: Callable[[], Awaitable[D]]) -> Self:
@@ -172,53 +180,48 @@ class Component(Generic[D]):
         try:
             return await self.open()
         except LapelError as exc:
-            self._driver.context.logger.warning(
-                "%s starts degraded (ignoreErrors) and keeps trying: %s", self.name, exc
-            )
+            if self._state != "failed":
+                raise
+            self._driver.context.logger.warning("%s starts degraded (ignoreErrors), will try again: %s", self.name, exc)
             self._state = "degraded"
             self._reviver = asyncio.create_task(self._revive(rebuild), name=f"lapel reopen {self.name}")
             return self
 
     async def _revive(self, rebuild: Callable[[], Awaitable[D]]) -> None:
         pause = REOPEN_SECONDS[0]
-        while True:
+        while self._state == "degraded":
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load only
+            pause = min(pause * 2, REOPEN_SECONDS[1])
             try:
                 self._use(await rebuild())
                 self._state = "new"
                 await self.open()
-            except LapelError as exc:
-                self._state, self._failure = "degraded", exc
-                pause = min(pause * 2, REOPEN_SECONDS[1])
+            except Exception as exc:
+                if self._state in ("new", "failed", "degraded"):
+                    self._state, self._failure = "degraded", str(self._located(exc, "open"))
             else:
                 self._driver.context.logger.info("%s is open now", self.name)
-                self._failure = None
-                return
+                self._failure = self._reviver = None
 
     async def aclose(self) -> None:
         """Stop taking calls, let those under way finish for up to `CLOSE_SECONDS`, and let go of the backend.
 
-        Idempotent and bounded; may be called from several tasks.
+        Idempotent and bounded; may be called from several tasks, and while the component opens. A caller that is
+        cancelled stops waiting; the component closes all the same.
         """
-        if self._reviver is not None and self._reviver is not asyncio.current_task():
-            # Kept until it has ended, so that a second caller waits for it too and does not close its driver again.
-            self._reviver.cancel()
-            await asyncio.wait([self._reviver])
-            if self._state not in ("open", "closing"):
-                self._state = "closed"
-        if self._state in ("new", "failed", "closed", "forked"):
-            if self._state != "failed":
-                self._state = "closed"
+        if self._state in ("new", "forked") or (self._state == "failed" and self._opening_ended.is_set()):
+            self._state = "closed"
+        if self._state == "closed":
             return
         if self._home is not get_running_loop():
-            raise WrongLoopError("must be closed by the loop that opened it", component=self.name, driver=self.type)
+            raise WrongLoopError("must be closed by the loop that opened it", **self._place("aclose"))
         if self._closing is None:
-            self._state, self._loop = "closing", None
-            self._closing = asyncio.create_task(self._close(), name=f"lapel close {self.name}")
+            before, self._state, self._loop = self._state, "closing", None
+            self._closing = asyncio.create_task(self._close(before), name=f"lapel close {self.name}")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
-        return await self.open() if self._state == "new" else self
+        return self if self._state == "open" or self._reviver is not None else await self.open()
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
@@ -233,9 +236,11 @@ class Component(Generic[D]):
             except LapelError as exc:
                 return Health(state=HealthState.RECONNECTING, reason=str(exc))
             return self._open_health()
-        states = {"new": HealthState.INIT, "opening": HealthState.INIT, "degraded": HealthState.DEGRADED}
-        reason = str(self._failure) if self._failure else None
-        return Health(state=states.get(self._state, HealthState.CLOSED), reason=reason)
+        if self._reviver is not None:
+            state = HealthState.DEGRADED
+        else:
+            state = HealthState.INIT if self._state in ("new", "opening") else HealthState.CLOSED
+        return Health(state=state, reason=self._failure)
 
     # for the seven kinds
 
@@ -258,70 +263,56 @@ class Component(Generic[D]):
     def _invalid(self, message: str, operation: str) -> InvalidArgumentError:
         return InvalidArgumentError(message, component=self.name, driver=self.type, operation=operation)
 
-    async def _call(self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R) -> _T:
-        """Run one driver call under the deadline, the retry policy and telemetry."""
+    def _call(
+        self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R
+    ) -> Coroutine[Any, Any, _T]:
+        """Return one driver call under the deadline, the retry policy and telemetry, to be awaited at once."""
+        # Not a coroutine function: one frame less on every step of every call.
         loop = get_running_loop()
         if loop is not self._loop:
             raise self._unusable(operation.name)
+        now = loop.time()
+        if now >= self._next_check:
+            self._next_check = now + RECHECK_SECONDS
+            self._telemetry.refresh()
+        if self._telemetry.active and operation.traced:
+            return self._traced(operation, method, request, now)
+        return self._bounded(operation, method, request, now)
+
+    async def _traced(self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R, now: float) -> _T:
+        with self._telemetry.operation(operation.name):
+            return await self._bounded(operation, method, request, now)
+
+    async def _bounded(
+        self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R, now: float
+    ) -> _T:
+        loop, deadlines = self._loop, self._deadlines
+        if loop is None:
+            raise self._unusable(operation.name)
         task = current_task(loop)
-        deadlines = self._deadlines
         assert task is not None
         assert deadlines is not None
-        ticket = deadlines.enter(task)
-        if ticket.expires_at > self._next_check:
-            self._next_check = ticket.expires_at + RECHECK_SECONDS
-            self._telemetry.refresh()
+        ticket = deadlines.enter(task, now)
         try:
-            if self._telemetry.active and operation.traced:
-                with self._telemetry.operation(operation.name):
-                    return await self._try(operation, method, request)
             try:
                 return await method(request)
             except LapelError as exc:
-                return await self._again(operation, method, request, exc)
+                return await try_again(self._retries, operation, method, request, exc, ticket.expires_at)
         except CancelledError as exc:
             if ticket.timed_out():
                 raise self._timed_out(operation, was_sent(exc)) from None
             raise
-        except LapelError as exc:
-            exc.locate(component=self.name, driver=self.type, operation=operation.name)
-            raise
         except Exception as exc:
-            raise self._located(exc, operation.name) from exc
+            raise_for(exc, self._located(exc, operation.name), self._driver.settings)
         finally:
             if ticket.expired:
                 ticket.timed_out()
             deadlines.leave(ticket)
 
-    async def _try(self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R) -> _T:
-        try:
-            return await method(request)
-        except LapelError as exc:
-            return await self._again(operation, method, request, exc)
-
-    async def _again(
-        self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R, error: LapelError
-    ) -> _T:
-        """Go on after the first try failed with `error`: repeat as the policy allows, or raise it."""
-        tries, uncertain = 1, isinstance(error, OutcomeUnknownError)
-        while self._retries.allows(error, operation.effect, tries):
-            await asyncio.sleep(self._retries.delay(tries))
-            tries += 1
-            try:
-                return await method(request)
-            except EtagMismatchError as exc:
-                if uncertain:
-                    raise OutcomeUnknownError(
-                        "the reply to the first try was lost and the repeated one found another etag: "
-                        "either try may have been the one that changed it; read the item to find out"
-                    ) from exc
-                raise
-            except LapelError as exc:
-                error = exc
-                uncertain = uncertain or isinstance(exc, OutcomeUnknownError)
-        raise error
-
     # inside
+
+    def _place(self, operation: str) -> _Place:
+        return {"component": self.name, "driver": self.type, "operation": operation}
 
     def _call_seconds(self) -> float:
         if self.options.call_timeout is not None:
@@ -329,68 +320,81 @@ class Component(Generic[D]):
         return self._driver.call_timeout or DEFAULT_CALL_SECONDS
 
     def _timed_out(self, operation: Operation, sent: bool) -> LapelError:
-        seconds = self._deadlines.timeout if self._deadlines else 0.0
-        place = {"component": self.name, "driver": self.type, "operation": operation.name}
+        if self._loop is None:
+            text = f"still no answer when the component had been closing for {CLOSE_SECONDS:g} s"
+        else:
+            text = f"no answer within {self._deadlines.timeout if self._deadlines else 0.0:g} s"
         if operation.effect is Effect.SAFE or not sent:
-            return DeadlineExceededError(f"no answer within {seconds:g} s", **place)
-        return OutcomeUnknownTimeoutError(
-            f"no answer within {seconds:g} s; the backend may or may not have done it", **place
-        )
+            return DeadlineExceededError(text, **self._place(operation.name))
+        text += "; the backend may or may not have done it"
+        return OutcomeUnknownTimeoutError(text, **self._place(operation.name))
 
     def _unusable(self, operation: str) -> LapelError:
-        place = {"component": self.name, "driver": self.type, "operation": operation}
+        place = self._place(operation)
         if self._state == "open":
-            return WrongLoopError(
-                "used from another event loop than the one that opened it; open one per loop or use lapel.blocking",
-                **place,
-            )
+            text = "used from another event loop than the one that opened it; open one per loop or use lapel.blocking"
+            return WrongLoopError(text, **place)
         if self._state == "forked":
             return WrongLoopError("was opened before fork; open it in the child process", **place)
-        if self._reviver is not None and not self._reviver.done():
+        if self._state in ("closing", "closed"):
+            return ClosedError("is closed; open a new one", **place)
+        if self._reviver is not None:
             return UnavailableError(f"is not open yet and keeps trying; last failure: {self._failure}", **place)
-        if self._state in ("new", "opening"):
-            return NotOpenError("is not open; use `async with` or call `open()` first", **place)
-        return ClosedError("is closed; open a new one", **place)
+        if self._state == "failed":
+            return ClosedError(f"did not open, open a new one; the failure was: {self._failure}", **place)
+        return NotOpenError("is not open; use `async with` or call `open()` first", **place)
 
-    def _located(self, exc: BaseException, operation: str) -> BaseException:
+    def _located(self, exc: Exception, operation: str) -> LapelError:
         if isinstance(exc, LapelError):
             exc.locate(component=self.name, driver=self.type, operation=operation)
             return exc
-        if isinstance(exc, Exception):
-            return OperationFailedError(
-                f"the driver raised {type(exc).__name__}, which it should have translated; please report this",
-                component=self.name,
-                driver=self.type,
-                operation=operation,
-            )
-        return exc
+        text = f"the driver raised {type(exc).__name__}, which it should have translated; please report this"
+        return OperationFailedError(text, **self._place(operation))
 
-    async def _close(self) -> None:
+    def _fail(self, exc: BaseException) -> LapelError:
+        """Note that opening failed, and return the error to raise."""
+        place = self._place("open")
+        if self._state != "opening":
+            error = self._unusable("open")
+        elif not isinstance(exc, Exception):
+            error = UnavailableError("opening was cancelled", **place)
+        elif isinstance(exc, TimeoutError) and not isinstance(exc, LapelError):
+            limit = self.options.init_timeout.total_seconds()
+            text = f"did not open within {limit:g} s (initTimeout); is the backend up and reachable?"
+            error = UnavailableError(text, **place)
+        else:
+            error = self._located(exc, "open")
+        self._failure = str(error)
+        if self._state == "opening":
+            self._state = "failed"
+        return error
+
+    async def _close(self, before: str) -> None:
+        try:
+            if self._reviver is not None:
+                self._reviver.cancel()
+                await asyncio.wait([self._reviver])
+                self._reviver = None
+            elif before == "opening" and self._opening is not None and not self._opening.expired():
+                self._opening.reschedule(get_running_loop().time())
+            await self._opening_ended.wait()
+            if before == "open":
+                try:
+                    await self._finish()
+                finally:
+                    await close_driver(self._driver, CLOSE_SECONDS)
+        finally:
+            self._state = "closed"
+            _living.discard(self)
+
+    async def _finish(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_SECONDS * 2):
                 await self._drain()
-        except Exception:
-            self._driver.context.logger.exception("could not drain %s", self.name)
-        deadlines = self._deadlines
-        if deadlines is not None:
-            end = time.monotonic() + CLOSE_SECONDS
-            while deadlines.busy and time.monotonic() < end:  # noqa: ASYNC110  # an event would cost every call
-                await asyncio.sleep(0.005)
-            if deadlines.expire_all():
-                await asyncio.sleep(0)
-            deadlines.close()
-        await self._close_driver()
-        _opened.discard(self)
-        self._state = "closed"
-
-    async def _close_driver(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._driver.close()
-        except TimeoutError:
-            self._driver.context.logger.error("%s did not close within %g s; going on", self.name, CLOSE_SECONDS)
-        except Exception:
-            self._driver.context.logger.exception("closing %s failed; going on", self.name)
+        except Exception as exc:
+            log_failure(self._driver, "draining", exc)
+        if self._deadlines is not None:
+            await end_calls(self._deadlines, CLOSE_SECONDS)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ({self.type}) {self._state}>"

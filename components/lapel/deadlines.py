@@ -48,9 +48,9 @@ class Deadlines:
         self._tickets: dict[Ticket, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def enter(self, task: asyncio.Task[object]) -> Ticket:
-        """Start the clock for a call that runs in `task`."""
-        ticket = Ticket(task, self._loop.time() + self.timeout)
+    def enter(self, task: asyncio.Task[object], now: float | None = None) -> Ticket:
+        """Start the clock for a call that runs in `task`. `now` spares a look at the loop's clock."""
+        ticket = Ticket(task, (self._loop.time() if now is None else now) + self.timeout)
         self._tickets[ticket] = None
         if self._timer is None:
             self._timer = self._loop.call_at(ticket.expires_at, self._expire)
@@ -67,16 +67,19 @@ class Deadlines:
 
     def close(self) -> None:
         """Stop the timer. Calls under way keep running without a deadline."""
+        self._stop_timer()
+        self._tickets.clear()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._tickets.clear()
 
     def expire_all(self) -> int:
-        """Expire every call under way now and return how many there were."""
-        tickets = list(self._tickets)
+        """Expire every call under way now, once, and return how many there were. They count as busy until they end."""
+        self._stop_timer()
+        tickets = [ticket for ticket in self._tickets if not ticket.expired]
         for ticket in tickets:
-            del self._tickets[ticket]
             ticket.expired = True
             ticket.task.cancel()
         return len(tickets)

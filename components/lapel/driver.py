@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-from .descriptor import Capability, Descriptor, Limits, capability_names
+from .descriptor import Capability, Descriptor, Kind, Limits, capability_names
 from .errors import UnsupportedError
 
 if TYPE_CHECKING:
     from .policy import RetryPolicy
     from .settings import Settings
 
-__all__ = ["Driver", "DriverContext", "SettingsT", "SharedClients"]
+__all__ = ["Driver", "DriverContext", "SettingsT", "SharedClients", "list_drivers", "unsupported"]
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 _T = TypeVar("_T")
@@ -49,17 +49,17 @@ class SharedClients:
                     entry.client = await create()
                     entry.made = True
         except BaseException:
-            entry.users -= 1
-            if entry.users == 0 and self._entries.get(key) is entry:
-                del self._entries[key]
+            await self._give_back(key, entry)
             raise
         return cast("_T", entry.client)
 
     async def release(self, key: Hashable) -> None:
         """Give a client back. The last user's call closes it and waits for that."""
         entry = self._entries.get(key)
-        if entry is None:
-            return
+        if entry is not None:
+            await self._give_back(key, entry)
+
+    async def _give_back(self, key: Hashable, entry: _SharedClient) -> None:
         entry.users -= 1
         if entry.users == 0:
             del self._entries[key]
@@ -171,3 +171,35 @@ class Driver(ABC, Generic[SettingsT]):
     def __repr__(self) -> str:
         flags = ", ".join(capability_names(self._capabilities))
         return f"<{type(self).__name__} {self.context.component!r} [{flags}]>"
+
+
+_listed: set[Kind] = set()
+
+
+async def list_drivers(kind: Kind) -> None:
+    """Load the descriptors of a kind, once and off the loop, so that `unsupported` need not."""
+    if kind not in _listed:
+        await asyncio.to_thread(_with_capability, kind, Capability(0))
+        _listed.add(kind)
+
+
+def unsupported(driver: Driver[Any], missing: Capability, operation: str) -> UnsupportedError:
+    """Return the error for a capability that `driver` lacks, naming installed drivers that have it."""
+    names = ", ".join(capability_names(missing))
+    withdrawn = "; ".join(driver.withdrawn[flag] for flag in missing if flag in driver.withdrawn)
+    kind = driver.descriptor.kind
+    others = [f"{kind.value}.{name}" for name in _with_capability(kind, missing)]
+    advice = f"installed drivers that do: {', '.join(others)}" if others else "no installed driver does"
+    reason = f" (withdrawn at open: {withdrawn})" if withdrawn else ""
+    return UnsupportedError(
+        f"does not offer {names}{reason}; {advice}",
+        component=driver.context.component,
+        driver=driver.descriptor.type,
+        operation=operation,
+    )
+
+
+def _with_capability(kind: Kind, flags: Capability) -> list[str]:
+    from .registry import default_registry
+
+    return default_registry().with_capability(kind, flags)

@@ -32,12 +32,17 @@ def encode_value(value: Any, content_type: str | None) -> tuple[bytes, str | Non
         return bytes(value), content_type
     if content_type is not None and not is_json(content_type):
         if isinstance(value, str):
-            return value.encode(), content_type
+            try:
+                return value.encode(), content_type
+            except UnicodeEncodeError:
+                raise InvalidArgumentError("a str value is not text: it holds a lone surrogate") from None
         raise InvalidArgumentError(
             f"a {type(value).__name__} is stored as JSON, which contradicts content type {content_type!r}; pass bytes"
         )
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+        text = _ENCODER.encode(value)
+        if isinstance(value, dict | list | tuple):
+            _check_keys(value)
         return text.encode(), content_type or JSON_CONTENT_TYPE
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidArgumentError(f"a {type(value).__name__} value is not JSON: {_reason(exc)}") from None
@@ -46,7 +51,10 @@ def encode_value(value: Any, content_type: str | None) -> tuple[bytes, str | Non
 def decode_json(data: bytes, type_: Any = None) -> Any:
     """Decode JSON, into `type_` unless that is None. Raises `ValueError` when it is not JSON or does not fit."""
     if type_ is None:
-        return json.loads(data)
+        try:
+            return _DECODER.decode(str(data, "utf-8"))
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
     if hasattr(type_, "model_validate_json"):
         return type_.model_validate_json(data)
     return msgspec.json.decode(data, type=type_)
@@ -56,6 +64,29 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return msgspec.to_builtins(value, str_keys=True)
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse keys that JSON would turn into text without a word, so that `1` and `"1"` would be one key."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            for key, inner in item.items():
+                if not isinstance(key, str):
+                    raise TypeError(f"it has a key of type {type(key).__name__}, and keys are text")
+                if isinstance(inner, dict | list | tuple):
+                    waiting.append(inner)
+        else:
+            waiting += [inner for inner in item if isinstance(inner, dict | list | tuple)]
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _reason(exc: Exception) -> str:

@@ -137,10 +137,10 @@ def _opening(
         component = built.get(side)
         if component is None:
             raise ConfigurationError(f"has no {side} side", component=name, driver=f"{kind.value}.{driver}")
-        _demand(component, require)
+        await _demand(component, require)
         await component.open()
         try:
-            _demand(component, require)
+            await _demand(component, require)
         except BaseException:
             await component.aclose()
             raise
@@ -149,7 +149,8 @@ def _opening(
     return Opening(open_, lambda component: component.aclose())
 
 
-def _demand(component: Component[Any], require: Capability) -> None:
+async def _demand(component: Component[Any], require: Capability) -> None:
     missing = require & ~component.capabilities
     if missing:
-        raise unsupported(component.driver, missing, "open")
+        # To name drivers that could, it loads their descriptors.
+        raise await asyncio.to_thread(unsupported, component.driver, missing, "open")

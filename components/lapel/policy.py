@@ -67,5 +67,8 @@ class RetryPolicy:
 
     def delay(self, tries: int) -> float:
         """Return the pause in seconds after `tries` tries, with jitter."""
-        ceiling = min(self.maximum_delay, self.initial_delay * self.multiplier ** (tries - 1))
+        try:
+            ceiling = min(self.maximum_delay, self.initial_delay * self.multiplier ** (tries - 1))
+        except OverflowError:
+            ceiling = self.maximum_delay if self.initial_delay else 0.0
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load; nothing secret depends on it

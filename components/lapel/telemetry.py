@@ -27,6 +27,8 @@ _DURATION = {
     Kind.STATE: "db.client.operation.duration",
     Kind.PUBSUB: "messaging.client.operation.duration",
 }
+_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+"""Seconds; what the conventions recommend. The SDK's own boundaries are meant for milliseconds."""
 _SYSTEM = {Kind.STATE: "db.system.name", Kind.PUBSUB: "messaging.system"}
 _OPERATION = {Kind.STATE: "db.operation.name", Kind.PUBSUB: "messaging.operation.name"}
 
@@ -65,6 +67,7 @@ class Telemetry:
                     _DURATION.get(self._kind, "lapel.client.operation.duration"),
                     unit="s",
                     description="Duration of component calls",
+                    explicit_bucket_boundaries_advisory=_BUCKETS,
                 )
         self.active = self._tracer is not None or self._histogram is not None
 

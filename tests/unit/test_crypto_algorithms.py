@@ -25,6 +25,7 @@ from lapel.errors import (
     NotFoundError,
     UnsupportedAlgorithmError,
 )
+from lapel.testing import row
 from lapel_contrib.local.algorithms import (
     ALGORITHMS,
     ENCRYPTION_ALGORITHMS,
@@ -152,6 +153,7 @@ KNOWN_ANSWERS = [
 ]  # fmt: skip
 
 
+@row("stricter-105")
 @pytest.mark.parametrize("case", KNOWN_ANSWERS, ids=lambda case: case[0])
 def test_published_answers_come_out(case: tuple[str, ...]) -> None:
     _, algorithm, *rest = case
@@ -512,6 +514,7 @@ def url_text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
+@row("stricter-106")
 @pytest.mark.parametrize("wrapping", CEK_WRAPPING)
 @pytest.mark.parametrize("content", CONTENT)
 def test_jwe_of_another_implementation_is_readable_and_the_other_way_round(wrapping: str, content: str) -> None:

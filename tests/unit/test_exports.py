@@ -75,8 +75,7 @@ def test_what_lapel_offers_its_table_and_what_type_checkers_see_are_the_same() -
     guard = next(node for node in tree.body if isinstance(node, ast.If))
     seen: dict[str, set[str]] = {}
     for node in guard.body:
-        if isinstance(node, ast.ImportFrom):
-            assert node.module is not None
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
             seen[node.module] = {alias.asname or alias.name for alias in node.names}
     assert seen == {module: set(names) for module, names in lapel._MODULES.items()}
     assert {"__version__", *(name for names in seen.values() for name in names)} == set(lapel.__all__)
@@ -95,7 +94,11 @@ def test_every_name_of_lapel_comes_from_its_home(name: str) -> None:
 def test_a_name_that_lapel_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         getattr(lapel, "nonsense")  # noqa: B009  # type checkers refuse the plain form
-    assert set(lapel.__all__) <= set(dir(lapel))
+    assert {*lapel.__all__, "blocking"} <= set(dir(lapel))
+
+
+def test_the_synchronous_facade_is_an_attribute_of_lapel() -> None:
+    assert lapel.blocking is importlib.import_module("lapel.blocking")
 
 
 @pytest.mark.parametrize("name", ["lapel", "lapel_contrib"])

@@ -55,6 +55,8 @@ class ConfigurationStore(Component[ConfigurationDriver[Any]]):
         handler that raises is logged and gets the next event all the same. Needs `Capability.WATCH`.
         """
         self._need(Capability.WATCH, "subscribe")
+        if not callable(handler):
+            raise self._invalid(f"the handler must be a function, not {type(handler).__name__}", "subscribe")
         wanted = self._keys(keys, "subscribe")
         subscription = Subscription(
             id=str(uuid.uuid4()),
@@ -75,8 +77,10 @@ class ConfigurationStore(Component[ConfigurationDriver[Any]]):
 
         Nothing is delivered after that. A handler that runs on is cancelled after `STOP_SECONDS`.
 
-        Raises `NotFoundError` for an id that is unknown or was ended before.
+        Raises `NotFoundError` for an id that is unknown or was ended before. Closing ends all.
         """
+        if self._loop is not asyncio.get_running_loop():
+            raise self._unusable("unsubscribe")
         subscription = self._subscriptions.pop(id, None)
         if subscription is None:
             raise NotFoundError(
@@ -105,7 +109,9 @@ class ConfigurationStore(Component[ConfigurationDriver[Any]]):
     def _keys(self, keys: Iterable[str], operation: str) -> tuple[str, ...]:
         if isinstance(keys, str):
             raise self._invalid("keys must be a collection of texts, not one text", operation)
-        wanted = tuple(dict.fromkeys(keys))
+        if not isinstance(keys, Iterable):
+            raise self._invalid(f"keys must be a collection of texts, not {type(keys).__name__}", operation)
+        wanted = tuple(keys)
         for key in wanted:
             if not isinstance(key, str) or not key or "\0" in key:
                 raise self._invalid("a key must be text that is not empty and holds no NUL", operation)
@@ -113,7 +119,7 @@ class ConfigurationStore(Component[ConfigurationDriver[Any]]):
                 key.encode()
             except UnicodeEncodeError:
                 raise self._invalid("a key holds a lone surrogate, which is not text", operation) from None
-        return wanted
+        return tuple(dict.fromkeys(wanted))
 
 
 def _asynchronous(handler: Handler) -> Callable[[ConfigurationEvent], Awaitable[None]]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 
 from ..errors import LapelError, OperationFailedError
 from .driver import Watcher
@@ -17,6 +18,9 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 5.0
 STOP_SECONDS = 5.0
 CANCEL_SECONDS = 1.0
+
+_handling: ContextVar[tuple[Subscription, ...]] = ContextVar("lapel_configuration_handling", default=())
+"""The subscriptions whose handlers called this code, be it through other tasks or threads."""
 
 
 class Subscription:
@@ -60,7 +64,7 @@ class Subscription:
         """Deliver nothing more; wait for the handler unless called from it. Bounded."""
         self._stopped = True
         task = self._task
-        if task is None or task is asyncio.current_task():
+        if task is None or self in _handling.get():
             return
         if not self._handling:
             task.cancel()
@@ -108,6 +112,7 @@ class Subscription:
         if not items or self._stopped:
             return
         self._handling = True
+        token = _handling.set((*_handling.get(), self))
         try:
             await self._handler(ConfigurationEvent(self.id, items))
         except asyncio.CancelledError:
@@ -118,6 +123,7 @@ class Subscription:
         except Exception:
             self._logger.exception("the handler of configuration subscription %s failed", self.id)
         finally:
+            _handling.reset(token)
             self._handling = False
 
     async def _discard(self) -> None:

@@ -71,8 +71,11 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         MiB. Raises `NotFoundError` for an unknown key, `KeyTypeError` for one that does not fit.
         """
         scheme = self._documents("encrypt", algorithm)
+        self._check_names("encrypt", key_name=key_name, cipher=cipher)
+        if decryption_key_name:
+            self._check_names("encrypt", decryption_key_name=decryption_key_name)
         result: bytes = await scheme.encrypt_bytes(
-            data,
+            self._bytes(data, "data", "encrypt"),
             wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
             key_name=key_name,
             algorithm=algorithm,
@@ -88,8 +91,13 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         `key_name` None takes the name in the document. Raises `DecryptionError` whatever is wrong with document or
         key. A document cut right after its header decrypts as empty: the format cannot tell.
         """
-        result: bytes = await self._documents("decrypt").decrypt_bytes(data, unwrap=self._unwrap, key_name=key_name)
-        return result
+        scheme = self._documents("decrypt")
+        if key_name:
+            self._check_names("decrypt", key_name=key_name)
+        plain: bytes = await scheme.decrypt_bytes(
+            self._bytes(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
+        )
+        return plain
 
     def encrypt_stream(
         self,
@@ -106,6 +114,9 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         Chunks may be of any size. The source is closed with the result when it is an asynchronous generator.
         """
         scheme = self._documents("encrypt", algorithm)
+        self._check_names("encrypt", key_name=key_name, cipher=cipher)
+        if decryption_key_name:
+            self._check_names("encrypt", decryption_key_name=decryption_key_name)
         stream: AsyncIterator[bytes] = scheme.encrypt_stream(
             chunks,
             wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
@@ -126,6 +137,8 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         on it then.
         """
         scheme = self._documents("decrypt")
+        if key_name:
+            self._check_names("decrypt", key_name=key_name)
         stream: AsyncIterator[bytes] = scheme.decrypt_stream(chunks, unwrap=self._unwrap, key_name=key_name)
         return stream
 
@@ -139,8 +152,28 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         if self._scheme is None or self._loop is not asyncio.get_running_loop():
             raise self._unusable(operation)
         if algorithm is not None:
+            self._check_algorithm(algorithm, operation)
             self._offered("wrap", self._scheme.resolve_algorithm(algorithm))
         return self._scheme
+
+    def _check_algorithm(self, algorithm: object, operation: str) -> None:
+        if not isinstance(algorithm, str):
+            raise self._invalid(f"the algorithm must be text, not {type(algorithm).__name__}", operation)
+
+    def _check_names(self, operation: str, **names: str) -> None:
+        for what, name in names.items():
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise self._invalid(f"the {what} must be text that is not empty and holds no NUL", operation)
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise self._invalid(f"the {what} holds a lone surrogate, which is not text", operation) from None
+
+    def _bytes(self, data: object, what: str, operation: str) -> bytes:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            text = f"the {what} must be bytes, not {type(data).__name__}; encode text as UTF-8 first"
+            raise self._invalid(text, operation)
+        return bytes(data)
 
     def _wrapper(self, algorithm: str, key_name: str) -> Any:
         async def wrap(key: bytes) -> bytes:
@@ -155,6 +188,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         return await self._call(UNWRAP_KEY, self._driver.unwrap_key, request)
 
     def _offered(self, group: str, algorithm: str) -> None:
+        self._check_algorithm(algorithm, group)
         names = self.descriptor.algorithms.get(group, ())
         if algorithm not in names:
             raise UnsupportedAlgorithmError(
@@ -180,7 +214,7 @@ class SubtleCrypto:
         """Return the public part of an asymmetric key; a symmetric key is `NotFoundError`."""
         provider = self._provider
         provider._need(Capability.PUBLIC_KEYS, "get_key")
-        return await provider._call(GET_KEY, provider.driver.get_key, KeyRequest(self._name(key_name)))
+        return await provider._call(GET_KEY, provider.driver.get_key, KeyRequest(self._name(key_name, "get_key")))
 
     async def encrypt(
         self,
@@ -198,11 +232,11 @@ class SubtleCrypto:
         provider = self._provider
         provider._offered("encrypt", algorithm)
         request = EncryptRequest(
-            plaintext=plaintext,
+            plaintext=provider._bytes(plaintext, "plaintext", "encrypt"),
             algorithm=algorithm,
-            key_name=self._name(key_name),
-            nonce=_nonce(algorithm) if nonce is None else nonce,
-            associated_data=associated_data,
+            key_name=self._name(key_name, "encrypt"),
+            nonce=self._optional(_nonce(algorithm) if nonce is None else nonce, "nonce", "encrypt"),
+            associated_data=self._optional(associated_data, "associated_data", "encrypt"),
         )
         answer = await provider._call(ENCRYPT, provider.driver.encrypt, request)
         return Ciphertext(data=answer.data, tag=answer.tag, nonce=request.nonce)
@@ -221,12 +255,12 @@ class SubtleCrypto:
         provider = self._provider
         provider._offered("encrypt", algorithm)
         request = DecryptRequest(
-            ciphertext=ciphertext,
+            ciphertext=provider._bytes(ciphertext, "ciphertext", "decrypt"),
             algorithm=algorithm,
-            key_name=self._name(key_name),
-            nonce=nonce,
-            tag=tag,
-            associated_data=associated_data,
+            key_name=self._name(key_name, "decrypt"),
+            nonce=self._optional(nonce, "nonce", "decrypt"),
+            tag=self._optional(tag, "tag", "decrypt"),
+            associated_data=self._optional(associated_data, "associated_data", "decrypt"),
         )
         return await provider._call(DECRYPT, provider.driver.decrypt, request)
 
@@ -243,11 +277,11 @@ class SubtleCrypto:
         provider = self._provider
         provider._offered("wrap", algorithm)
         request = WrapKeyRequest(
-            key=key,
+            key=provider._bytes(key, "key", "wrap_key"),
             algorithm=algorithm,
-            key_name=self._name(key_name),
-            nonce=_nonce(algorithm) if nonce is None else nonce,
-            associated_data=associated_data,
+            key_name=self._name(key_name, "wrap_key"),
+            nonce=self._optional(_nonce(algorithm) if nonce is None else nonce, "nonce", "wrap_key"),
+            associated_data=self._optional(associated_data, "associated_data", "wrap_key"),
         )
         answer = await provider._call(WRAP_KEY, provider.driver.wrap_key, request)
         return Ciphertext(data=answer.data, tag=answer.tag, nonce=request.nonce)
@@ -266,12 +300,12 @@ class SubtleCrypto:
         provider = self._provider
         provider._offered("wrap", algorithm)
         request = UnwrapKeyRequest(
-            wrapped=wrapped,
+            wrapped=provider._bytes(wrapped, "wrapped", "unwrap_key"),
             algorithm=algorithm,
-            key_name=self._name(key_name),
-            nonce=nonce,
-            tag=tag,
-            associated_data=associated_data,
+            key_name=self._name(key_name, "unwrap_key"),
+            nonce=self._optional(nonce, "nonce", "unwrap_key"),
+            tag=self._optional(tag, "tag", "unwrap_key"),
+            associated_data=self._optional(associated_data, "associated_data", "unwrap_key"),
         )
         return await provider._call(UNWRAP_KEY, provider.driver.unwrap_key, request)
 
@@ -280,7 +314,9 @@ class SubtleCrypto:
         provider = self._provider
         provider._need(Capability.SIGNATURES, "sign")
         provider._offered("sign", algorithm)
-        request = SignRequest(digest=digest, algorithm=algorithm, key_name=self._name(key_name))
+        request = SignRequest(
+            digest=provider._bytes(digest, "digest", "sign"), algorithm=algorithm, key_name=self._name(key_name, "sign")
+        )
         return await provider._call(SIGN, provider.driver.sign, request)
 
     async def verify(self, digest: bytes, signature: bytes, *, algorithm: str, key_name: str) -> bool:
@@ -289,14 +325,19 @@ class SubtleCrypto:
         provider._need(Capability.SIGNATURES, "verify")
         provider._offered("sign", algorithm)
         request = VerifyRequest(
-            digest=digest, signature=signature, algorithm=algorithm, key_name=self._name(key_name)
+            digest=provider._bytes(digest, "digest", "verify"),
+            signature=provider._bytes(signature, "signature", "verify"),
+            algorithm=algorithm,
+            key_name=self._name(key_name, "verify"),
         )
         return await provider._call(VERIFY, provider.driver.verify, request)
 
-    def _name(self, key_name: str) -> str:
-        if not isinstance(key_name, str) or not key_name or "\0" in key_name:
-            raise self._provider._invalid("the key name must be text that is not empty and holds no NUL", "subtle")
+    def _name(self, key_name: str, operation: str) -> str:
+        self._provider._check_names(operation, key_name=key_name)
         return key_name
+
+    def _optional(self, data: bytes | None, what: str, operation: str) -> bytes | None:
+        return None if data is None else self._provider._bytes(data, what, operation)
 
 
 def _nonce(algorithm: str) -> bytes | None:

@@ -111,7 +111,7 @@ class LockStore(Component[LockDriver[Any]]):
         self._need(Capability.RENEW, "hold")
         seconds = self._expiry(expiry, "hold")
         limit = wait.total_seconds() if isinstance(wait, timedelta) else wait
-        if limit is not None and not limit >= 0:
+        if limit is not None and (type(limit) not in (int, float) or not limit >= 0):
             raise self._invalid("wait must be None, or seconds that are not negative", "hold")
         task = asyncio.current_task()
         assert task is not None

@@ -113,7 +113,7 @@ def parse_query(document: Mapping[str, Any] | str | bytes) -> Query:
     fields = _members(document, "the query", ("filter", "sort", "page"))
     page = _members(fields.get("page") or {}, "page", ("limit", "token"))
     limit = page.get("limit")
-    if limit is not None and (type(limit) is not int or limit < 0):
+    if limit is not None and (type(limit) is not int or not 0 <= limit < 2**63):
         raise InvalidArgumentError("page.limit must be a whole number, 0 or absent for all")
     token = page.get("token")
     if token is not None and not isinstance(token, str):
@@ -258,6 +258,10 @@ def _filter(given: Any, depth: int) -> Filter:
 def _path(path: Any, where: str) -> str:
     if not isinstance(path, str) or not all(split_path(path)):
         raise InvalidArgumentError(f"{where} needs a path of member names with dots between them")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"the path of {where} holds a lone surrogate") from None
     return path
 
 

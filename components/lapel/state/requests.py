@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..component import ComponentOptions, unsupported
 from ..descriptor import Capability
-from ..errors import InvalidArgumentError
+from ..errors import EtagInvalidError, InvalidArgumentError
 from ..jsontext import encode_value
 from ..keyprefix import key_prefix
 from .driver import StateDriver
@@ -62,6 +62,8 @@ class RequestBuilder:
         metadata: Mapping[str, str] = NO_METADATA,
     ) -> GetRequest:
         """Build one read."""
+        if metadata is not NO_METADATA:
+            self._check_metadata(metadata)
         return GetRequest(self._key(key), self._consistency(consistency) if consistency else None, metadata)
 
     def set(
@@ -76,6 +78,8 @@ class RequestBuilder:
         metadata: Mapping[str, str],
     ) -> SetRequest:
         """Build one write."""
+        if content_type is not None:
+            self._check_content_type(content_type)
         if type(value) is not bytes:
             try:
                 value, content_type = encode_value(value, content_type)
@@ -84,8 +88,11 @@ class RequestBuilder:
         limit = self._value_bytes
         if limit is not None and len(value) > limit:
             raise self._invalid(f"the value has {len(value)} bytes; this store takes at most {limit}")
-        if metadata:
+        if metadata is not NO_METADATA:
+            self._check_metadata(metadata)
             content_type = content_type or metadata.get("contentType")
+            if content_type is not None:
+                self._check_content_type(content_type)
             if ttl is None and "ttlInSeconds" in metadata:
                 ttl = self._wire_ttl(metadata["ttlInSeconds"])
         return SetRequest(
@@ -113,6 +120,8 @@ class RequestBuilder:
 
     def delete(self, operation: DeleteOperation) -> DeleteRequest:
         """Build one removal."""
+        if operation.metadata is not NO_METADATA:
+            self._check_metadata(operation.metadata)
         precondition = self._precondition(operation.etag, operation.concurrency, create=False)
         return DeleteRequest(
             self._key(operation.key),
@@ -123,14 +132,18 @@ class RequestBuilder:
 
     def keys(self, request: KeysRequest) -> KeysRequest:
         """Check a listing and put the prefix before its pattern."""
+        for text, what in ((request.pattern, "pattern"), (request.token or "", "token")):
+            if not isinstance(text, str):
+                raise self._invalid(f"the {what} must be text, not {type(text).__name__}")
         if not request.pattern:
             raise self._invalid("the pattern is empty; use '%' for all keys")
         if "\0" in request.pattern:
             raise self._invalid("the pattern holds a NUL character, which no key can")
         if _dangling_escape(request.pattern):
             raise self._invalid("the pattern ends in a backslash that escapes nothing")
-        if request.page_size is not None and request.page_size < 1:
-            raise self._invalid(f"page_size is {request.page_size}; it must be at least 1, or None for all")
+        size = request.page_size
+        if size is not None and (type(size) is not int or not 1 <= size < 2**63):
+            raise self._invalid(f"page_size is {size!r}; it must be a whole number from 1, or None for all")
         if not _is_text(request.pattern) or not _is_text(request.token or ""):
             raise self._invalid("the pattern or token holds a lone surrogate, which is not text")
         if request.token is not None and not request.token.startswith(self.prefix):
@@ -147,6 +160,8 @@ class RequestBuilder:
 
     def delete_with_prefix(self, request: DeletePrefixRequest) -> DeletePrefixRequest:
         """Check a prefix, end it in two bars, and put the application's own before it."""
+        if not isinstance(request.prefix, str):
+            raise self._invalid(f"a prefix must be text, not {type(request.prefix).__name__}")
         if request.prefix in ("", BARS):
             raise self._invalid("a prefix is required (prefix is required)")
         bare = request.prefix.removesuffix(BARS)
@@ -185,6 +200,12 @@ class RequestBuilder:
         if etag:
             if not isinstance(etag, str):
                 raise self._invalid(f"an etag must be text, not {type(etag).__name__}")
+            if not etag.isascii() and not _is_text(etag):
+                raise EtagInvalidError(
+                    "the etag holds a lone surrogate, which no etag does; pass it as it was returned",
+                    component=self._driver.context.component,
+                    driver=self._driver.descriptor.type,
+                )
             precondition: Precondition = IfMatch(etag)
         elif create and concurrency is Concurrency.FIRST_WRITE:
             precondition = _IF_ABSENT
@@ -204,6 +225,9 @@ class RequestBuilder:
             seconds = ttl.total_seconds()
             if seconds != int(seconds):
                 raise self._invalid(f"ttl is {seconds:g} s; lifetimes are whole seconds")
+            if seconds < 0:
+                # Not even -1 s: that is a moment computed in the past, and not "for ever".
+                raise self._invalid(f"ttl is {seconds:g} s; a timedelta must be positive, for ever is the number -1")
             ttl = int(seconds)
         if type(ttl) is not int:
             raise self._invalid(f"ttl must be a timedelta or whole seconds, not {type(ttl).__name__}")
@@ -223,6 +247,16 @@ class RequestBuilder:
         except ValueError:
             allowed = ", ".join(repr(member.value) for member in kind)
             raise self._invalid(f"{name} is {word!r}; expected one of {allowed}") from None
+
+    def _check_content_type(self, content_type: str) -> None:
+        if not (isinstance(content_type, str) and content_type.isascii() and content_type.isprintable()):
+            raise self._invalid(f"content type {content_type!r} is not one; expected text such as application/json")
+
+    def _check_metadata(self, metadata: Mapping[str, str]) -> None:
+        if not isinstance(metadata, Mapping) or not all(
+            isinstance(text, str) for pair in metadata.items() for text in pair
+        ):
+            raise self._invalid("metadata must map text to text")
 
     def _invalid(self, message: str) -> InvalidArgumentError:
         return InvalidArgumentError(

@@ -130,8 +130,8 @@ class StateStore(Component[StateDriver[Any]]):
         conflicts. Needs `Capability.ETAG`.
         """
         self._need(Capability.ETAG, "update")
-        if tries < 1:
-            raise self._invalid("tries must be at least 1", "update")
+        if type(tries) is not int or tries < 1:
+            raise self._invalid(f"tries is {tries!r}; it must be a whole number from 1", "update")
         attempt = 1
         while True:
             item = await self.get(key)
@@ -163,6 +163,7 @@ class StateStore(Component[StateDriver[Any]]):
         A key that cannot be read has its error in its outcome. `parallelism` bounds the calls under way at once
         where the driver has no native bulk.
         """
+        keys = self._entries(keys, object, "bulk_get")
         build = partial(self._requests.get, consistency=consistency, metadata=metadata)
         results = await self._bulk(BULK_GET, GET, keys, build, self._driver.bulk_get, self._driver.get, parallelism)
         return [
@@ -175,6 +176,7 @@ class StateStore(Component[StateDriver[Any]]):
 
         Operations on one key are applied in request order, never in parallel.
         """
+        operations = self._entries(operations, SetOperation, "bulk_set")
         results = await self._bulk(
             BULK_SET, SET, operations, self._requests.set_of, self._driver.bulk_set, self._driver.set, parallelism
         )
@@ -189,7 +191,8 @@ class StateStore(Component[StateDriver[Any]]):
         self, operations: Sequence[DeleteOperation | str], *, parallelism: int = 10
     ) -> list[BulkOutcome]:
         """Remove many keys, given as text or with their etags; one outcome for each, as `bulk_set`."""
-        full = [DeleteOperation(entry) if isinstance(entry, str) else entry for entry in operations]
+        given = self._entries(operations, (DeleteOperation, str), "bulk_delete")
+        full = [DeleteOperation(entry) if isinstance(entry, str) else entry for entry in given]
         results = await self._bulk(
             BULK_DELETE,
             DELETE,
@@ -222,7 +225,7 @@ class StateStore(Component[StateDriver[Any]]):
             self._requests.set_of(operation)
             if isinstance(operation, SetOperation)
             else self._requests.delete(operation)
-            for operation in operations
+            for operation in self._entries(operations, (SetOperation, DeleteOperation), "transaction")
         )
         limit = self.limits.transaction_operations
         if limit is not None and len(requests) > limit:
@@ -291,6 +294,18 @@ class StateStore(Component[StateDriver[Any]]):
         items = [QueryItem(key=hit.key[skip:], item=hit.item) for hit in result.items]
         return QueryResult(items=items, token=result.token, metadata=result.metadata)
 
+    def _entries(self, given: Iterable[Any], kinds: type[Any] | tuple[type[Any], ...], operation: str) -> list[Any]:
+        """Return what a call was given for several keys, after a look at the types."""
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise self._invalid(f"expected a list of keys or operations, not {type(given).__name__}", operation)
+        entries = list(given)
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, kinds):
+                expected = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+                text = f"entry {index} is of type {type(entry).__name__}; expected {expected}"
+                raise self._invalid(text, operation)
+        return entries
+
     async def _bulk(
         self,
         bulk: Operation,
@@ -303,6 +318,8 @@ class StateStore(Component[StateDriver[Any]]):
     ) -> list[Any]:
         if self._loop is not asyncio.get_running_loop():
             raise self._unusable(bulk.name)
+        if type(parallelism) is not int:
+            raise self._invalid(f"parallelism is {parallelism!r}; it must be a whole number", bulk.name)
         results: list[Any] = [None] * len(entries)
         good: list[tuple[int, Q]] = []
         for index, entry in enumerate(entries):

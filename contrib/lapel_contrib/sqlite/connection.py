@@ -111,6 +111,10 @@ def parse_connection_string(text: str) -> Target:
     name = unquote(head)
     if not name or "\0" in name:
         raise _wrong("names no file; write a path, a file: URI or :memory:")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise _wrong("holds a lone surrogate, which is not text") from None
     options, begin, pragmas = _parse_query(query)
     suffix = "?" + "&".join(f"{key}={quote(value)}" for key, value in options.items()) if options else ""
     mode = options.get("mode", "rwc")
@@ -118,7 +122,7 @@ def parse_connection_string(text: str) -> Target:
     if name == ":memory:" or mode == "memory":
         uri = f"file:{quote(name, safe='/:')}{suffix}"
         return Target(uri, None, uri if shared else None, False, False, True, begin, pragmas)
-    path = os.path.normpath(name if os.path.isabs(name) else os.path.join(os.getcwd(), name))
+    path = os.path.normpath(name if os.path.isabs(name) else os.path.join(_working_directory(), name))
     uri = f"file:{quote(path)}{suffix}"
     immutable = options.get("immutable", "").lower() in _TRUE
     return Target(uri, path, uri, mode == "ro" or immutable, immutable, mode == "rwc", begin, pragmas)
@@ -220,6 +224,13 @@ def _parse_pragma(value: str) -> str:
     if match[1] in _OWN_SETTING:
         raise _wrong(f"must not set _pragma={match[1]}; {_OWN_SETTING[match[1]]}")
     return f"PRAGMA {match[1]} = {match[2]}"
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        raise _wrong("is relative to the working directory, which is gone; write an absolute path") from None
 
 
 def _wrong(what: str) -> ConfigurationError:

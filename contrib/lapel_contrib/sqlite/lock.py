@@ -67,7 +67,7 @@ class SqliteLock(LockDriver[SqliteLockSettings]):
         return self.settings.timeout.total_seconds()
 
     async def open(self) -> None:
-        path = self.settings.options().target().path
+        path = (await asyncio.to_thread(self.settings.options().target)).path
         network = None if path is None else await asyncio.to_thread(network_filesystem, path)
         if network is not None:
             raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable
 
 import msgspec
@@ -27,7 +28,7 @@ class EngineLease:
 
     async def acquire(self) -> SqliteEngine:
         """Open the database, or join those who have. Raises as `SqliteEngine.open` does."""
-        name = self._options.target().key
+        name = (await asyncio.to_thread(self._options.target)).key
         options = msgspec.structs.replace(self._options, connection_string=name or "")
         key = ("sqlite", options if name else self)
         engine = await self._shared.acquire(key, lambda: SqliteEngine.open(self._options), SqliteEngine.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -120,10 +121,8 @@ class TakesQuotesOff(MemoryBinding):
 
 class GuessesBase64(MemoryBinding):
     async def create(self, key: str, data: bytes) -> BindingResponse:
-        try:
+        with contextlib.suppress(binascii.Error):
             data = base64.b64decode(data, validate=True)
-        except binascii.Error:
-            pass
         return await super().create(key, data)
 
 

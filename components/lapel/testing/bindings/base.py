@@ -21,7 +21,7 @@ from ..subject import Subject
 
 __all__ = ["BindingBase", "Events"]
 
-EVENT_SECONDS = 20.0
+EVENT_SECONDS = 10.0
 
 _locks: WeakKeyDictionary[Component[Any], asyncio.Lock] = WeakKeyDictionary()
 

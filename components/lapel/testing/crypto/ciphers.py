@@ -120,6 +120,23 @@ class CipherTests(CryptoBase):
                         _flip(wrapped.data), nonce=wrapped.nonce, tag=wrapped.tag, **common
                     )
 
+    @row("stricter-116")
+    async def test_the_bytes_of_asymmetric_keys_are_wrapped_as_well(
+        self, provider: CryptoProvider, keys: Mapping[str, str]
+    ) -> None:
+        # PKCS#8 and PKIX structures have odd lengths and are longer than a symmetric key.
+        used = [
+            name for name in ("A256GCM", "C20PKW", "A256CBC") if name in keys and name in provider.algorithms["wrap"]
+        ]
+        assert used or not any(is_symmetric(name) for name in provider.algorithms["wrap"] if name in keys)
+        for algorithm in used:
+            common: dict[str, Any] = {"algorithm": algorithm, "key_name": keys[algorithm]}
+            for length in (44, 91, 138, 1217):
+                material = os.urandom(length)
+                wrapped = await provider.subtle.wrap_key(material, **common)
+                again = await provider.subtle.unwrap_key(wrapped.data, nonce=wrapped.nonce, tag=wrapped.tag, **common)
+                assert again == material
+
     @row("stricter-108")
     async def test_nonces_and_tags_of_wrong_length_are_refused(
         self, provider: CryptoProvider, keys: Mapping[str, str]

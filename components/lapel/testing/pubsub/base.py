@@ -24,6 +24,7 @@ QUICK = Backoff(initial=0.02, maximum=0.02, jitter=0.0)
 
 END = "the end"
 WAIT_SECONDS = 20.0
+"""How long messages may take to arrive."""
 
 
 class PubSubBase(ComponentSuite):
@@ -117,7 +118,7 @@ class Inbox:
         try:
             outcome = None if self._react is None else await self._react(message)
             if outcome is None or (isinstance(outcome, str) and outcome == Outcome.SUCCESS):
-                self.done.append(message.text())
+                self.done.append(_text(message))
             return outcome
         finally:
             self.running -= 1
@@ -126,19 +127,17 @@ class Inbox:
     @property
     def seen(self) -> list[str]:
         """The text of each call, in their order."""
-        return [message.text() for message in self.messages]
+        return [_text(message) for message in self.messages]
 
     async def until(
         self,
         condition: Callable[[], object],
         message: Callable[[], str],
         subscription: Subscription | None = None,
-        *,
-        seconds: float = WAIT_SECONDS,
     ) -> None:
         """Return as soon as `condition` holds. Raises `ClosedError` when `subscription` has ended before that."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        end = loop.time() + WAIT_SECONDS
         while not condition():
             if loop.time() > end:
                 pytest.fail(message())
@@ -151,9 +150,15 @@ class Inbox:
             except TimeoutError:
                 continue
 
+    async def calls(self, count: int) -> None:
+        """Wait until it was called that often."""
+        await self.until(
+            lambda: len(self.messages) >= count, lambda: f"{len(self.messages)} calls instead of {count}: {self.seen}"
+        )
+
     async def expect(self, expected: Iterable[str], subscription: Subscription | None = None) -> None:
         """Wait until these texts were handled with success, and assert that there were no others."""
-        wanted = Counter(expected)
+        wanted = Counter(list(expected))
         await self.until(lambda: not wanted - Counter(self.done), lambda: _difference(wanted, self.done), subscription)
         assert Counter(self.done) == wanted, _difference(wanted, self.done)
 
@@ -190,6 +195,10 @@ async def for_ever(message: Message) -> None:
 def texts(base: str, numbers: Iterable[int]) -> list[str]:
     """Return messages that no other test uses."""
     return [f"message-{base}-{number}" for number in numbers]
+
+
+def _text(message: Message) -> str:
+    return message.data.decode("utf-8", "backslashreplace")
 
 
 def _topic(purpose: str, payload: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
 
 from ...descriptor import Capability
 from ...errors import InvalidArgumentError, UnavailableError
-from ...pubsub import Message, Outcome, PubSub, PublishRequest
-from ..marks import contract, lacks, row
+from ...pubsub import Message, Outcome, PublishRequest, PubSub
+from ..marks import contract, row
 from .base import QUICK, Inbox, PubSubBase, left_over, send
 
 __all__ = ["DeadLetterTests"]
@@ -65,7 +64,6 @@ class DeadLetterTests(PubSubBase):
         assert await left_over(bus, subscription) == []
 
     @row("stricter-051")
-    @lacks(Capability.DEAD_LETTER)
     @contract
     async def test_without_a_dead_letter_topic_a_message_is_gone_after_its_attempts(
         self, bus: PubSub, topic: str
@@ -139,31 +137,24 @@ class DeadLetterTests(PubSubBase):
         async def react(message: Message) -> Any:
             return message.json()
 
-        inbox, letters = Inbox(), []
-
-        async def keep(message: Message) -> None:
-            letters.append(message.raw)
-            await inbox(message)
-
-        await bus.subscribe(f"{topic}-dead", keep, raw=True)
+        dead = Inbox()
+        await bus.subscribe(f"{topic}-dead", dead, raw=True)
         await bus.subscribe(topic, react, max_attempts=2, backoff=QUICK, dead_letter_topic=f"{topic}-dead")
         await bus.publish(topic, b"no envelope at all", raw=True)
-        await inbox.expect(["no envelope at all"])
-        assert letters == [b"no envelope at all"]
-        with pytest.raises(ValueError, match=r"."):
-            json.loads(letters[0])
+        await dead.expect(["no envelope at all"])
 
     @row("stricter-051")
     async def test_wrong_terms_are_refused(self, bus: PubSub, topic: str) -> None:
-        for terms in (
+        wrong: tuple[dict[str, Any], ...] = (
             {"max_attempts": 0},
             {"dead_letter_topic": topic},
             {"dead_letter_topic": ""},
             {"concurrency": 0},
             {"drain_timeout": -1},
-        ):
+        )
+        for terms in wrong:
             with pytest.raises(InvalidArgumentError):
-                await bus.subscribe(topic, Inbox(), **terms)  # type: ignore[arg-type]  # wrong on purpose
+                await bus.subscribe(topic, Inbox(), **terms)
         with pytest.raises(InvalidArgumentError):
             await bus.subscribe("", Inbox())
         assert bus.subscriptions == frozenset()

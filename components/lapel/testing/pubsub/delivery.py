@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -280,7 +281,7 @@ async def _cancel_itself() -> None:
     await asyncio.sleep(0)
 
 
-ODD = {
+ODD: dict[str, Callable[[], Awaitable[object]]] = {
     "raises a BaseException": lambda: _raise(_Fatal()),
     "raises CancelledError": lambda: _raise(asyncio.CancelledError()),
     "cancels its own task": _cancel_itself,

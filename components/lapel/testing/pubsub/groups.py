@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
+from typing import cast
 
 import pytest
 
+from ...component import ComponentOptions
 from ...descriptor import Capability
 from ...errors import LapelError
 from ...pubsub import Message, PubSub
@@ -101,6 +104,22 @@ class GroupTests(PubSubBase):
             )
         assert Counter(mine.done + theirs.done) == Counter(texts(base, range(100)))
 
+    @row("stricter-038")
+    async def test_the_group_is_the_argument_or_consumer_id_or_app_id(
+        self, subject: Subject, bus: PubSub, topic: str, stack: AsyncExitStack
+    ) -> None:
+        async with await bus.subscribe(topic, Inbox(), group="given") as subscription:
+            assert subscription.group == "given"
+        app = await stack.enter_async_context(self.build(subject, ComponentOptions(app_id="an-app")))
+        subscription = await cast("PubSub", app).subscribe(topic, Inbox())
+        variant = subject.variant({"consumerID": "an-id"})
+        if variant is None:
+            assert subscription.group == "an-app"
+            return
+        own = await stack.enter_async_context(self.build(variant, ComponentOptions(app_id="an-app")))
+        subscription = await cast("PubSub", own).subscribe(topic, Inbox())
+        assert subscription.group == "an-id"
+
     @row("stricter-039")
     @needs(Capability.CONSUMER_GROUPS)
     @pytest.mark.parametrize("groups", ["one", "two"])
@@ -127,9 +146,7 @@ class GroupTests(PubSubBase):
 
     @row("stricter-040")
     @contract
-    async def test_coming_and_going_subscriptions_disturb_no_busy_one(
-        self, bus: PubSub, topic: str, base: str
-    ) -> None:
+    async def test_coming_and_going_subscriptions_disturb_no_busy_one(self, bus: PubSub, topic: str, base: str) -> None:
         busy = Inbox()
         subscription = await bus.subscribe(topic, busy)
         grouped = Capability.CONSUMER_GROUPS in bus.capabilities

@@ -31,5 +31,4 @@ stricter-073 | works again after its server was away
 WAIVED: dict[str, str] = {
     "stricter-070": "no SQL binding is offered yet",
     "stricter-071": "no queue binding is offered yet",
-    "stricter-073": "needs a server that can be taken away; belongs to the fault suite",
 }

@@ -48,5 +48,4 @@ stricter-060 | envelopes equal the golden files
 
 WAIVED: dict[str, str] = {
     "stricter-054": "needs a broker that can be restarted; the fault suite restarts one",
-    "stricter-060": "no property of a driver: tests/unit/test_cloudevents.py compares the golden files",
 }
