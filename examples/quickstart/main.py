@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -132,6 +133,8 @@ async def main() -> int:
     """Open the components, let every block do its work, and print what it did."""
     os.chdir(HERE)
     prepare()
+    # The handler below asks for a retry on purpose, which is logged as a warning.
+    logging.getLogger("lapel").setLevel(logging.ERROR)
     table = Table("building block", "component", "what it did", show_lines=True)
     async with lapel.open_components("resources", app_id="quickstart") as components:
         types = {component.descriptor.kind.value: component.type for component in components}
