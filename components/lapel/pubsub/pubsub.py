@@ -253,6 +253,9 @@ class PubSub(Component[PubSubDriver[Any]]):
             await super().aclose()
             return
         if self._ending is None:
+            # At once: a handler that ends before the task below runs must not make room for another one.
+            for subscription in self._subscriptions:
+                subscription._supervisor.close_soon()
             self._ending = asyncio.create_task(self._end(), name=f"lapel close {self.name}", context=Context())
         if inside_handler(self._driver):
             await asyncio.gather(*(subscription.aclose() for subscription in self._subscriptions))

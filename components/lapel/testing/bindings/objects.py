@@ -43,7 +43,7 @@ class ObjectTests(BindingBase):
         metadata = {target: _name(base)}
         for data in (b'[{"id": "1"}]', b"another", b""):
             await output.invoke("create", data, metadata=metadata)
-            assert await got(output, metadata) == data
+            assert await _got(output, metadata) == data
 
     @row("BD-08", "stricter-061")
     @needs(Capability.OUTPUT)
@@ -55,7 +55,7 @@ class ObjectTests(BindingBase):
         with pytest.raises(NotFoundError):
             await output.invoke("get", metadata=metadata)
         await output.invoke("create", b"again", metadata=metadata)
-        assert await got(output, metadata) == b"again"
+        assert await _got(output, metadata) == b"again"
 
     @row("stricter-061")
     @needs(Capability.OUTPUT)
@@ -93,7 +93,7 @@ class ObjectTests(BindingBase):
     ) -> None:
         metadata = {target: _name(base)}
         await output.invoke("create", data, metadata=metadata)
-        assert await got(output, metadata) == data
+        assert await _got(output, metadata) == data
 
     @row("stricter-063")
     @needs(Capability.OUTPUT)
@@ -108,7 +108,7 @@ class ObjectTests(BindingBase):
 
         metadata = {target: _name(base)}
         await output.invoke("create", stream(), metadata=metadata)
-        assert await got(output, metadata) == b"".join(parts)
+        assert await _got(output, metadata) == b"".join(parts)
         response = await output.invoke("get", metadata=metadata, stream=True)
         assert await response.read() == b"".join(parts)
 
@@ -145,7 +145,7 @@ class ObjectTests(BindingBase):
     ) -> None:
         names = [f"{_name(base)}-{number}" for number in range(50)]
         await asyncio.gather(*(output.invoke("create", name.encode(), metadata={target: name}) for name in names))
-        found = await asyncio.gather(*(got(output, {target: name}) for name in names))
+        found = await asyncio.gather(*(_got(output, {target: name}) for name in names))
         assert found == [name.encode() for name in names]
 
     @row("stricter-065")
@@ -161,12 +161,12 @@ class ObjectTests(BindingBase):
         while not all(writer.done() for writer in writers):
             # A driver in memory never waits, and its writers need a turn too.
             await asyncio.sleep(0)
-            assert await got(output, metadata) in contents
+            assert await _got(output, metadata) in contents
         await asyncio.gather(*writers)
-        assert await got(output, metadata) in contents
+        assert await _got(output, metadata) in contents
 
 
-async def got(output: OutputBinding, metadata: dict[str, str]) -> bytes:
+async def _got(output: OutputBinding, metadata: dict[str, str]) -> bytes:
     """Return the content of an object."""
     return await (await output.invoke("get", metadata=metadata)).read()
 
