@@ -10,12 +10,14 @@ CONSTRAINTS = requirements/constraints.txt
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL = $(PIP) install -q -c $(CONSTRAINTS) --build-constraint $(CONSTRAINTS)
 
-.PHONY: help venv demo test test-faults check bench lock clean
+.PHONY: help venv demo backends backends-status test test-faults check bench lock clean
 
 help:
 	@echo 'make demo         run the quickstart; needs no service'
 	@echo 'make test         unit, conformance and type tests'
 	@echo 'make test-faults  tests that kill processes and break files and links'
+	@echo 'make backends     get the real services that the tests run against, as far as they are missing'
+	@echo 'make backends-status  say which there are, and where they come from'
 	@echo 'make check        format, lint, types, generated documents, compose file, change fragments'
 	@echo 'make bench        measure, and print the numbers'
 	@echo 'make venv         create or renew $(VENV) with everything a developer needs'
@@ -45,10 +47,16 @@ venv: $(VENV)/.dev
 demo: $(VENV)/.base
 	@$(BIN)/python examples/quickstart/main.py
 
-test: $(VENV)/.dev
+backends: $(VENV)/.dev
+	@$(BIN)/python -m tests.backends install
+
+backends-status: $(VENV)/.dev
+	@$(BIN)/python -m tests.backends status
+
+test: backends
 	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/benchmarks
 
-test-faults: $(VENV)/.dev
+test-faults: backends
 	$(BIN)/python -m pytest tests/faults
 
 check: $(VENV)/.dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class Embedded:
     fields: Mapping[str, str]
     calls: Callable[[Any], Calls]
     side: str = "output"
+
+    async def made(self, folder: Path, app_id: str | None = None, **fields: str) -> Any:
+        """Return `build` from a running event loop, which building would hold up."""
+        return await asyncio.to_thread(self.build, folder, app_id, **fields)
 
     def build(self, folder: Path, app_id: str | None = None, **fields: str) -> Component[Any]:
         """Return the component, not open. `{}` in a field stands for the folder."""

@@ -215,8 +215,6 @@ class PlainGroup(Group):
             taken.append(delivery)
         if self._space:
             self._grant()
-        if queue and self.waiting:
-            self.wake_another()
         return taken
 
     def done(self, member: Member, delivery: Delivery) -> None:
@@ -284,8 +282,6 @@ class KeyedGroup(Group):
             if lane.queue:
                 member.lanes.append(lane)
         self._grant()
-        if self._free and self.waiting:
-            self.wake_another()
         return taken
 
     def done(self, member: Member, delivery: Delivery) -> None:

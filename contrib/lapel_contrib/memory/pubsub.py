@@ -183,8 +183,7 @@ class _Consumer(Consumer):
                 group.done(self, item.delivery)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
-        # From the last to the first, so that no other member sees a later one before.
-        for delivery in reversed(deliveries):
+        for delivery in deliveries:
             self._group.give_back(self, delivery, 0.0, counted=False)
 
     async def pause(self) -> None:
