@@ -35,12 +35,14 @@ UPSERT = (
 
 
 def sync_microseconds(directory: Path) -> float:
-    """Return the median time of an `fdatasync` after a write of 4 KiB."""
+    """Return the median time of an `fdatasync` after 4 KiB were overwritten, as in a write-ahead log that is reused."""
     path = directory / "sync"
     times = []
     with path.open("wb", buffering=0) as file:
+        file.write(b"x" * 4096)
+        os.fsync(file.fileno())
         for _ in range(50):
-            file.write(b"x" * 4096)
+            os.pwrite(file.fileno(), b"y" * 4096, 0)
             started = time.perf_counter()
             os.fdatasync(file.fileno())
             times.append((time.perf_counter() - started) * 1e6)
