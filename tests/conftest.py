@@ -41,6 +41,12 @@ def _refuse_other_hosts(event: str, args: tuple[object, ...]) -> None:
 
 sys.addaudithook(_refuse_other_hosts)
 
+# pydantic looks for its plugins on disk when the first model of a process is used. Tests make settings on the loop;
+# components are built in threads.
+from lapel_contrib.memory.settings import MemoryStateSettings  # noqa: E402  # after the hooks above
+
+MemoryStateSettings.parse({})
+
 
 @pytest.fixture(scope="session")
 def _blocking_detector() -> Iterator[BlockBuster]:
