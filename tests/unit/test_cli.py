@@ -21,7 +21,7 @@ from lapel.manifest import parse_manifests
 from lapel.registry import Registry, default_registry
 from lapel.validation import validate
 
-COMMANDS = ["drivers", "describe", "validate", "check", "conformance"]
+COMMANDS = ["drivers", "describe", "validate", "check", "conformance", "crypto"]
 NEEDY = replace(STATE, name="needy", extra="testing-only", distribution="lapel-needy", driver="absent_sdk:Driver")
 BROKEN = replace(STATE, name="broken", driver="tests.unit.sample_drivers:NoSuchClass")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,19 @@ from ..descriptor import Kind
 from ..errors import InvalidArgumentError, LapelError
 from ..registry import Registry, default_registry
 
-__all__ = ["app", "check", "conformance", "describe", "drivers", "run", "validate"]
+__all__ = [
+    "Cipher",
+    "app",
+    "check",
+    "conformance",
+    "crypto",
+    "decrypt",
+    "describe",
+    "drivers",
+    "encrypt",
+    "run",
+    "validate",
+]
 
 EXIT_CODES = "Exit codes: 0 all is well, 1 problems were found, 2 the command line is wrong."
 
@@ -27,11 +40,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+crypto = typer.Typer(
+    help="Encrypt and decrypt files and pipes of any length with the keys of a crypto component.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(crypto, name="crypto")
+
+
+class Cipher(StrEnum):
+    """The ciphers of documents."""
+
+    AES_GCM = "AES-GCM"
+    CHACHA20_POLY1305 = "CHACHA20-POLY1305"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Component files, or folders of them.")]
 AppId = Annotated[str | None, typer.Option(help="Leave out components whose scopes do not name this app.")]
 Namespace = Annotated[str | None, typer.Option(help="Leave out components of other namespaces.")]
+Input = Annotated[str, typer.Argument(metavar="FILE", help="The file to read, or - for standard input.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="The file to write, or - for standard output.")
+]
+CryptoFile = Annotated[Path, typer.Option(metavar="FILE", help="A file with one crypto component.")]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Unknown fields are warnings, not errors.")]
 
 
@@ -160,6 +193,65 @@ def conformance(
     from .conformance import run_suite
 
     raise typer.Exit(run_suite(path, json=json, html=html, select=select, progress=progress))
+
+
+@crypto.command(epilog=EXIT_CODES)
+def encrypt(
+    context: typer.Context,
+    file: Input,
+    component: CryptoFile,
+    key: Annotated[str, typer.Option(help="The name of the key.")],
+    output: Output = "-",
+    algorithm: Annotated[str, typer.Option(help="How the key protects the document's own key.")] = "A256KW",
+    cipher: Annotated[Cipher, typer.Option(case_sensitive=False, help="The document's cipher.")] = Cipher.AES_GCM,
+) -> None:
+    """Encrypt a file or pipe with Dapr's scheme version 1.
+
+    A file is written whole or not at all; a new one can only be read by its owner.
+    """
+    from .crypto import transform_file
+
+    if output == "-" and sys.stdout.isatty():
+        raise typer.BadParameter("encrypted data is not for a terminal; name a file with -o, or use a pipe")
+    code = transform_file(
+        _registry(context),
+        lambda provider, chunks: provider.encrypt_stream(
+            chunks, key_name=key, algorithm=algorithm, cipher=cipher.value
+        ),
+        source=file,
+        target=output,
+        component=component,
+        whole=False,
+        title="encrypting",
+    )
+    raise typer.Exit(code)
+
+
+@crypto.command(epilog=EXIT_CODES)
+def decrypt(
+    context: typer.Context,
+    file: Input,
+    component: CryptoFile,
+    key: Annotated[str | None, typer.Option(help="The name of the key. Default: the one in the document.")] = None,
+    output: Output = "-",
+) -> None:
+    """Decrypt a file or pipe.
+
+    Nothing is written unless the whole document is right. For a pipe, more than 8 MiB wait in a temporary file without
+    a name until then. A new file can only be read by its owner.
+    """
+    from .crypto import transform_file
+
+    code = transform_file(
+        _registry(context),
+        lambda provider, chunks: provider.decrypt_stream(chunks, key_name=key),
+        source=file,
+        target=output,
+        component=component,
+        whole=True,
+        title="decrypting",
+    )
+    raise typer.Exit(code)
 
 
 def _registry(context: typer.Context) -> Registry:

@@ -21,8 +21,17 @@ from lapel.settings import format_size
 
 from . import BINDING
 from .errors import CONNECT_SECONDS, from_status, translated
-from .requests import METHODS_WITH_BODY, error_if_not_2xx, method_of, request_headers, split_credentials, target
+from .requests import (
+    METHODS_WITH_BODY,
+    error_if_not_2xx,
+    method_of,
+    place_of,
+    request_headers,
+    split_credentials,
+    target,
+)
 from .settings import HttpSettings
+from .tls import make_context
 from .transport import Lease, Transports
 
 __all__ = ["HttpBinding"]
@@ -65,7 +74,7 @@ class HttpBinding(BindingDriver[HttpSettings]):
         return Effect.SAFE if operation in _SAFE else Effect.UNSAFE
 
     async def open(self) -> None:
-        self._transports = await asyncio.to_thread(Transports, self.settings)
+        self._transports = await asyncio.to_thread(lambda: Transports(make_context(self.settings)))
 
     async def close(self) -> None:
         transports, self._transports = self._transports, None
@@ -147,7 +156,7 @@ class _Exchange:
         self._lease: Lease | None = None
         # httpcore forgets the connection of a TLS handshake that is cancelled, and would leave it open for ever.
         self._greeting: httpcore.AsyncNetworkStream | None = None
-        self.place = _place(url)
+        self.place = place_of(url)
 
     async def send(self, transports: Transports) -> httpx.Response:
         """Return the first reply that is no redirect, its body unread. The connections are kept until `release`."""
@@ -220,7 +229,7 @@ class _Exchange:
             for name in (*_PRIVATE, self._token_header):
                 self._headers.pop(name, None)
         self._url = str(after)
-        self.place = _place(self._url)
+        self.place = place_of(self._url)
 
     def translated(self, exc: Exception) -> LapelError:
         """Return the error that a failure of httpx means now."""
@@ -278,13 +287,6 @@ def _reply_metadata(response: httpx.Response) -> dict[str, str]:
         metadata[canonical] = f"{metadata[canonical]}, {value}" if canonical in metadata else value
     status = f"{response.status_code} {response.reason_phrase}".strip()
     return metadata | {"statusCode": str(response.status_code), "status": status}
-
-
-def _place(url: str) -> str:
-    """Return host and port, the part of a URL that is not secret."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{host}:{parts.port}" if parts.port else str(host)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

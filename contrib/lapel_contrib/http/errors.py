@@ -26,7 +26,7 @@ from lapel.errors import (
     UnavailableError,
 )
 
-__all__ = ["CONNECT_SECONDS", "from_status", "translated"]
+__all__ = ["CONNECT_SECONDS", "causes", "from_status", "reason_of", "translated"]
 
 CONNECT_SECONDS = 15.0
 
@@ -48,7 +48,7 @@ def from_status(status: int, method: str, place: str, response: BindingResponse)
 
 def translated(exc: Exception, place: str, *, sent: bool, safe: bool) -> LapelError:
     """Return the error for one of httpx. `sent` tells whether any of the request may have left this process."""
-    for cause in _chain(exc):
+    for cause in causes(exc):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return OperationFailedError(
                 f"the certificate of {place} is not trusted ({cause.verify_message}); see the field 'MTLSRootCA'"
@@ -59,7 +59,7 @@ def translated(exc: Exception, place: str, *, sent: bool, safe: bool) -> LapelEr
             )
     if isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return InvalidArgumentError("url, path or headers do not make a request that can be sent")
-    reason = _reason(exc)
+    reason = reason_of(exc)
     if not sent:
         return UnavailableError(f"cannot reach {place}: {reason}")
     if safe:
@@ -67,17 +67,19 @@ def translated(exc: Exception, place: str, *, sent: bool, safe: bool) -> LapelEr
     return OutcomeUnknownError(f"the request was sent to {place}, but its reply was lost: {reason}")
 
 
-def _chain(exc: BaseException) -> Iterator[BaseException]:
+def causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and what led to it, the latest first."""
     current: BaseException | None = exc
     while current is not None:
         yield current
         current = current.__cause__ or current.__context__
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
+    """Return why a request failed, in words that hold nothing of the request."""
     if isinstance(exc, httpx.ConnectTimeout):
         return f"no connection within {CONNECT_SECONDS:g} s"
-    for cause in _chain(exc):
+    for cause in causes(exc):
         if isinstance(cause, OSError) and cause.errno:
             return cause.strerror or os.strerror(cause.errno)
     return type(exc).__name__

@@ -13,7 +13,15 @@ from lapel.values import parse_bool
 
 from .settings import HEADER_NAME, HttpSettings
 
-__all__ = ["METHODS_WITH_BODY", "error_if_not_2xx", "method_of", "request_headers", "split_credentials", "target"]
+__all__ = [
+    "METHODS_WITH_BODY",
+    "error_if_not_2xx",
+    "method_of",
+    "place_of",
+    "request_headers",
+    "split_credentials",
+    "target",
+]
 
 METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
@@ -82,6 +90,13 @@ def _header(settings: HttpSettings, name: str, value: str) -> str:
     if _VALUE.fullmatch(value) is None:
         raise InvalidArgumentError(f"the value of the metadata {name!r} holds characters that a header cannot carry")
     return value.strip()
+
+
+def place_of(url: str) -> str:
+    """Return host and port, the part of a URL that is not secret."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port}" if parts.port else str(host)
 
 
 def split_credentials(url: str) -> tuple[str, str | None]:

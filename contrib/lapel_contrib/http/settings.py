@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from lapel.bindings.settings import BindingSettings
 from lapel.settings import ByteSize, Secret, setting
 
-__all__ = ["HEADER_NAME", "HttpSettings"]
+__all__ = ["HEADER_NAME", "HttpSettings", "url_problem"]
 
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """What can be the name of a header (RFC 9110, 5.1)."""
@@ -70,7 +70,7 @@ class HttpSettings(BindingSettings):
     def check(self) -> Iterable[str | tuple[str, str]]:
         """Refuse a URL that no request can go to, and fields that protect only together with another one."""
         yield from super().check()
-        problem, scheme = _url_problem(self.url.reveal())
+        problem, scheme = url_problem(self.url.reveal())
         if problem:
             yield "url", problem
         if (self.mtls_client_cert is None) != (self.mtls_client_key is None):
@@ -95,7 +95,8 @@ class HttpSettings(BindingSettings):
             )
 
 
-def _url_problem(text: str) -> tuple[str | None, str]:
+def url_problem(text: str) -> tuple[str | None, str]:
+    """Return why no request can go to this URL, None when one can, and the URL's scheme."""
     try:
         parts = urlsplit(text)
         _ = parts.port

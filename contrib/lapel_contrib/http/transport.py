@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -17,10 +18,7 @@ import httpx
 
 from lapel.errors import ConfigurationError
 
-from .settings import HttpSettings
-from .tls import make_context
-
-__all__ = ["Lease", "Transports"]
+__all__ = ["Lease", "Transports", "is_local"]
 
 PER_POOL: Final = 8
 KEPT_POOLS: Final = 8
@@ -80,10 +78,12 @@ class Lease:
 
 
 class Transports:
-    """The direct connections, and those by each proxy that the environment names. Building reads files."""
+    """The direct connections, and those by each proxy that the environment names.
 
-    def __init__(self, settings: HttpSettings) -> None:
-        context = make_context(settings)
+    Raises `ConfigurationError` for a proxy that cannot be used. `context` is for all TLS connections.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
         self._direct = _Pools(partial(httpx.AsyncHTTPTransport, verify=context, limits=_LIMITS))
         self._by_scheme: dict[str, _Pools] = {}
         proxies = getproxies_environment()
@@ -103,7 +103,7 @@ class Transports:
     def lease(self, url: httpx.URL) -> Lease:
         """Return connections for one request at a time."""
         pools = self._by_scheme.get(url.scheme)
-        if pools is None or _is_local(url.host) or proxy_bypass(url.host):
+        if pools is None or is_local(url.host) or proxy_bypass(url.host):
             pools = self._direct
         return Lease(pools)
 
@@ -112,7 +112,8 @@ class Transports:
         await asyncio.gather(*(pools.close() for pools in (self._direct, *self._by_scheme.values())))
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Tell whether the host is this machine, by a loopback address or the name `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -24,7 +24,7 @@ from lapel.errors import (
 
 from .keys import KeyFormat, LocalKey, parse_key
 
-__all__ = ["MAX_KEY_FILE", "KeyFolder"]
+__all__ = ["MAX_KEY_FILE", "KeyFolder", "readable_by_others"]
 
 MAX_KEY_FILE: Final = 65_536
 """Bytes that a key file may have."""
@@ -139,14 +139,18 @@ class KeyFolder:
         return key
 
     def _warn_if_readable(self, name: str, path: str, status: os.stat_result) -> None:
-        readable = stat.S_IRGRP | stat.S_IROTH
-        if os.name == "posix" and status.st_mode & readable and path not in self._warned:
+        if readable_by_others(status) and path not in self._warned:
             self._warned.add(path)
             _log.warning(
                 "key file %r may be read by group or others (mode %04o): make it 0600",
                 name,
                 stat.S_IMODE(status.st_mode),
             )
+
+
+def readable_by_others(status: os.stat_result) -> bool:
+    """Tell whether group or others may read the file; False where the system has no such modes."""
+    return os.name == "posix" and bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def _check_name(name: str) -> None:

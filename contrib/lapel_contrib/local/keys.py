@@ -11,9 +11,11 @@ characters are a key of 24 bytes. Store symmetric keys as base64.
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -60,6 +62,9 @@ KeyMaterial = bytes | PrivateKey | PublicKey
 """Bytes of a symmetric key, or a key object of `cryptography`."""
 
 _SIGNING: Final = frozenset({"sign", "verify"})
+_RENEWING: Final = frozenset({"encrypt", "wrapKey", "sign"})
+_FAR: Final = 1e15
+"""Seconds that are certainly no date any more."""
 _AES_LENGTHS: Final = frozenset({16, 24, 32})
 
 
@@ -68,7 +73,8 @@ class LocalKey:
     """A key in memory and the limits that its JWK puts on it.
 
     `private` is True for a symmetric key and for one with its private part. `use`, `key_ops` and `alg` are None when
-    the key has no such limit. `repr` and `str` show name and kind, never the material.
+    the key has no such limit. `not_before` and `expires` are seconds since 1970; what was made with a key within its
+    time can be decrypted and verified for ever. `repr` and `str` show name and kind, never the material.
     """
 
     name: str
@@ -78,12 +84,14 @@ class LocalKey:
     use: str | None = None
     key_ops: frozenset[str] | None = None
     alg: str | None = None
+    not_before: float | None = None
+    expires: float | None = None
 
     def __repr__(self) -> str:
         return f"<LocalKey {self.name!r} {self.kind}>"
 
     def allow(self, operation: Operation, algorithm: str) -> None:
-        """Raise `KeyTypeError` when the key's `use`, `key_ops` or `alg` forbids the operation."""
+        """Raise `KeyTypeError` when the key's `use`, `key_ops`, `alg` or time forbids the operation."""
         if self.alg is not None and self.alg != algorithm:
             raise KeyTypeError(f"key {self.name!r} is made for algorithm {self.alg}, not for {algorithm}")
         needed = "sig" if operation in _SIGNING else "enc"
@@ -92,6 +100,19 @@ class LocalKey:
         if self.key_ops is not None and operation not in self.key_ops:
             allowed = ", ".join(sorted(self.key_ops)) or "nothing"
             raise KeyTypeError(f"key {self.name!r} may not be used to {operation}: its key_ops allow {allowed}")
+        if operation in _RENEWING:
+            self._check_time(operation)
+
+    def _check_time(self, operation: Operation) -> None:
+        if self.not_before is None and self.expires is None:
+            return
+        now = time.time()
+        if self.not_before is not None and now < self.not_before:
+            start = _time_text(self.not_before)
+            raise KeyTypeError(f"key {self.name!r} may not be used to {operation} before {start} (its nbf)")
+        if self.expires is not None and now >= self.expires:
+            end = _time_text(self.expires)
+            raise KeyTypeError(f"key {self.name!r} may not be used to {operation} since {end} (its exp)")
 
 
 def parse_key(data: bytes, name: str, known: KeyFormat | None = None) -> LocalKey:
@@ -119,7 +140,7 @@ def parse_key(data: bytes, name: str, known: KeyFormat | None = None) -> LocalKe
 
 
 def parse_jwk(members: Mapping[str, Any], name: str) -> LocalKey:
-    """Return the key that a JWK describes, with its `use`, `key_ops` and `alg` as limits.
+    """Return the key that a JWK describes, with its `use`, `key_ops`, `alg`, `nbf` and `exp` as limits.
 
     Raises `KeyTypeError` naming the key when it is not a JWK of kind oct, RSA, EC or OKP, a member is missing or
     wrong, or its limits contradict each other. The error never holds a member's value.
@@ -146,7 +167,25 @@ def parse_jwk(members: Mapping[str, Any], name: str) -> LocalKey:
         use=use,
         key_ops=frozenset(map(str, key_ops)) if key_ops is not None else None,
         alg=alg,
+        not_before=_seconds(members, "nbf", name),
+        expires=_seconds(members, "exp", name),
     )
+
+
+def _seconds(members: Mapping[str, Any], member: str, name: str) -> float | None:
+    value = members.get(member)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_FAR < value < _FAR:
+        raise KeyTypeError(f"key {name!r} has an {member} that is not a number of seconds since 1970")
+    return value
+
+
+def _time_text(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s after 1970"
 
 
 def _parse_json(data: bytes, name: str) -> LocalKey:
@@ -214,6 +253,8 @@ def _make(
     use: str | None = None,
     key_ops: frozenset[str] | None = None,
     alg: str | None = None,
+    not_before: float | None = None,
+    expires: float | None = None,
 ) -> LocalKey:
     kind: KeyKind
     match material:
@@ -237,4 +278,14 @@ def _make(
         case _:
             raise KeyTypeError(f"key {name!r} is of a kind that is not supported: expected RSA, EC or OKP")
     private = isinstance(material, bytes | PrivateKey)
-    return LocalKey(name=name, kind=kind, material=material, private=private, use=use, key_ops=key_ops, alg=alg)
+    return LocalKey(
+        name=name,
+        kind=kind,
+        material=material,
+        private=private,
+        use=use,
+        key_ops=key_ops,
+        alg=alg,
+        not_before=not_before,
+        expires=expires,
+    )
