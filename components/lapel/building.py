@@ -101,6 +101,7 @@ def _build(
     descriptor = registry.descriptor(manifest.kind, manifest.driver, manifest.version)
     model = settings_model(descriptor)
     if values is None:
+        options = _namespaced(manifest, options)
         resolution = manifest.resolve(secrets or {}, app_id=options.app_id, namespace=options.namespace)
         if errors := [problem for problem in resolution.problems if not problem.warning]:
             lines = [str(replace(problem, component=None)) for problem in errors]
@@ -123,6 +124,14 @@ def _build(
     registry.with_capability(manifest.kind, Capability(0))
     context = DriverContext(component=manifest.name, app_id=options.app_id, shared=shared or SharedClients())
     return {side: _front(manifest.kind, side)(driver_class(settings, context), options=options) for side in sides}
+
+
+def _namespaced(manifest: Manifest, options: ComponentOptions) -> ComponentOptions:
+    """Return options that keep the topics of namespaces apart where Dapr does: a pub/sub field has `{namespace}`."""
+    if manifest.kind is not Kind.PUBSUB or not options.namespace:
+        return options
+    tagged = any(isinstance(item.value, str) and "{namespace}" in item.value for item in manifest.metadata)
+    return replace(options, topic_prefix=options.namespace) if tagged else options
 
 
 def _front(kind: Kind, side: Side) -> Any:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from .closing import close_driver, end_calls, log_failure
 from .coalesce import was_sent
-from .concealment import raise_for
+from .concealment import conceal, raise_for
 from .deadlines import Deadlines
 from .descriptor import Capability, Descriptor, Limits
 from .driver import Driver, list_drivers, unsupported
@@ -347,7 +347,7 @@ class Component(Generic[D]):
     def _located(self, exc: Exception, operation: str) -> LapelError:
         if isinstance(exc, LapelError):
             exc.locate(component=self.name, driver=self.type, operation=operation)
-            return exc
+            return conceal(exc, self._driver.settings)
         text = f"the driver raised {type(exc).__name__}, which it should have translated; please report this"
         return OperationFailedError(text, **self._place(operation))
 

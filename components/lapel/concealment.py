@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import NoReturn
 
 from .errors import LapelError
 from .secret import Secret
 
-__all__ = ["raise_for", "shows_secret"]
+__all__ = ["conceal", "raise_for", "shows_secret"]
+
+_STARS = "***"
 
 
 def raise_for(exc: Exception, error: LapelError, settings: object) -> NoReturn:
@@ -35,11 +39,37 @@ def shows_secret(exc: BaseException | None, settings: object) -> bool:
     that was encoded or cut is not found, so translate errors of a client that may show secrets, and chain them to
     nothing.
     """
+    if exc is None:
+        return False
+    found = _secret_texts(settings)
+    return bool(found) and _any_shows(exc, found, set())
+
+
+def conceal(error: LapelError, settings: object) -> LapelError:
+    """Return `error` without the secrets of `settings` in its message: a path or an address may come from a store.
+
+    The chain is cut when it would show one. A secret of less than four characters is replaced only where it stands
+    alone.
+    """
+    found = _secret_texts(settings)
+    if not found:
+        return error
+    if _any_shows(error.__cause__, found, set()) or _any_shows(error.__context__, found, set()):
+        error.__cause__ = error.__context__ = None
+    parts = [re.escape(text) if len(text) > 3 else rf"(?<!\w){re.escape(text)}(?!\w)" for text in found]
+    secret = re.compile("|".join(parts))
+    error.message = secret.sub(_STARS, error.message)
+    error.args = tuple(secret.sub(_STARS, each) if isinstance(each, str) else each for each in error.args)
+    return error
+
+
+def _secret_texts(settings: object) -> list[str]:
+    """Return every text that must not be shown, the longest first."""
     hidden: frozenset[str] = getattr(settings, "_hidden", frozenset())
     found: list[str] = []
     for name, value in getattr(settings, "__dict__", {}).items():
         _collect(value, name in hidden, found)
-    return bool(found) and _any_shows(exc, found, set())
+    return sorted(found, key=len, reverse=True) if len(found) > 1 else found
 
 
 def _collect(value: object, hidden: bool, found: list[str]) -> None:
@@ -47,6 +77,9 @@ def _collect(value: object, hidden: bool, found: list[str]) -> None:
         found += [value.reveal()] if value else []
     elif isinstance(value, str):
         found += [value] if hidden and value else []
+    elif isinstance(value, PurePath):
+        # Errors of the system may name a folder on the way; the first one says nothing.
+        found += [str(each) for each in (value, *value.parents) if len(each.parts) > 2] if hidden else []
     elif isinstance(value, tuple | list | set | frozenset):
         for item in value:
             _collect(item, hidden, found)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from .component import ComponentOptions
-from .errors import ConfigurationError
+from collections.abc import Iterable
 
-__all__ = ["key_prefix"]
+from .errors import ConfigurationError
+from .options import ComponentOptions
+
+__all__ = ["check_strategy", "key_prefix"]
 
 BARS = "||"
+
+
+def check_strategy(strategy: str) -> Iterable[tuple[str, str]]:
+    """Yield what is wrong with a component's `keyPrefix`, for `Settings.check`."""
+    if BARS in strategy:
+        yield "keyPrefix", "must not hold '||', which separates the prefix from the key"
 
 
 def key_prefix(strategy: str, component: str, options: ComponentOptions, *, before: str = "") -> str:

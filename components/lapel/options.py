@@ -17,6 +17,8 @@ class ComponentOptions:
     `app_id` None adds no key prefix and no `consumerID`. `retries` None means the component's own fields or the
     default policy; a runtime that has its own passes `RetryPolicy.off()`. `call_timeout` None means the
     component's documented time-out or 5 s. `envelope` False publishes and hands out messages without a CloudEvent.
+    `topic_prefix` goes before every topic of a pub/sub component on its broker: the namespace, when a field in its
+    file has the tag `{namespace}`.
     """
 
     app_id: str | None = None
@@ -25,3 +27,4 @@ class ComponentOptions:
     call_timeout: timedelta | None = None
     init_timeout: timedelta = timedelta(seconds=5)
     envelope: bool = True
+    topic_prefix: str = ""

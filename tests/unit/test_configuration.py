@@ -484,3 +484,17 @@ async def test_a_table_of_something_else_is_refused(path: Path) -> None:
     execute(path, "CREATE TABLE configuration (key TEXT)")
     with pytest.raises(StorageError, match="metadata, value, version"):
         await sqlite_store(path).open()
+
+
+async def test_a_cancelled_unsubscribe_leaves_no_watcher_open(fake: Fake) -> None:
+    async with ConfigurationStore(fake) as store:
+
+        async def end_at_once() -> None:
+            # The task of the subscription has not taken its first step by then.
+            await store.unsubscribe(await store.subscribe([], Inbox()))
+
+        ending = asyncio.create_task(end_at_once())
+        await asyncio.sleep(0)
+        ending.cancel()
+        await asyncio.wait([ending])
+        assert [watcher.closed for watcher in fake.watchers] == [True]

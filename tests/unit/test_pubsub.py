@@ -397,7 +397,7 @@ async def test_a_dead_letter_topic_must_be_one_that_the_app_may_publish_to() -> 
 
 
 def test_a_scope_that_cannot_be_read_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="publishingScopes"):
+    with pytest.raises(ConfigurationError, match="publishing_scopes"):
         recording(app_id="app1", publishing_scopes="app1:a")
 
 

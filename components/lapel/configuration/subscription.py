@@ -72,6 +72,8 @@ class Subscription:
             done, _ = await asyncio.wait([task], timeout=STOP_SECONDS)
         except asyncio.CancelledError:
             task.cancel()
+            # Not left to the task, which may not have taken its first step.
+            await self._discard()
             raise
         if not done:
             task.cancel()

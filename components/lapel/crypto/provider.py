@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from importlib import import_module
 from typing import Any
 
 from ..component import Component, ComponentOptions
 from ..descriptor import Capability
-from ..errors import UnsupportedAlgorithmError
+from ..errors import LapelError, UnsupportedAlgorithmError
 from ..policy import Effect, Operation
 from .driver import CryptoDriver
 from .types import (
@@ -74,15 +75,16 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         self._check_names("encrypt", key_name=key_name, cipher=cipher)
         if decryption_key_name:
             self._check_names("encrypt", decryption_key_name=decryption_key_name)
-        result: bytes = await scheme.encrypt_bytes(
-            self._bytes(data, "data", "encrypt"),
-            wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
-            key_name=key_name,
-            algorithm=algorithm,
-            cipher=cipher,
-            omit_key_name=omit_key_name,
-            decryption_key_name=decryption_key_name,
-        )
+        with self._naming("encrypt"):
+            result: bytes = await scheme.encrypt_bytes(
+                self._bytes(data, "data", "encrypt"),
+                wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
+                key_name=key_name,
+                algorithm=algorithm,
+                cipher=cipher,
+                omit_key_name=omit_key_name,
+                decryption_key_name=decryption_key_name,
+            )
         return result
 
     async def decrypt(self, data: bytes, *, key_name: str | None = None) -> bytes:
@@ -94,9 +96,10 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         scheme = self._documents("decrypt")
         if key_name:
             self._check_names("decrypt", key_name=key_name)
-        plain: bytes = await scheme.decrypt_bytes(
-            self._bytes(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
-        )
+        with self._naming("decrypt"):
+            plain: bytes = await scheme.decrypt_bytes(
+                self._bytes(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
+            )
         return plain
 
     def encrypt_stream(
@@ -117,7 +120,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         self._check_names("encrypt", key_name=key_name, cipher=cipher)
         if decryption_key_name:
             self._check_names("encrypt", decryption_key_name=decryption_key_name)
-        stream: AsyncIterator[bytes] = scheme.encrypt_stream(
+        stream: AsyncGenerator[bytes, None] = scheme.encrypt_stream(
             chunks,
             wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
             key_name=key_name,
@@ -126,7 +129,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
             omit_key_name=omit_key_name,
             decryption_key_name=decryption_key_name,
         )
-        return stream
+        return self._named(stream, "encrypt")
 
     def decrypt_stream(
         self, chunks: AsyncIterable[bytes] | Iterable[bytes], *, key_name: str | None = None
@@ -139,13 +142,28 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         scheme = self._documents("decrypt")
         if key_name:
             self._check_names("decrypt", key_name=key_name)
-        stream: AsyncIterator[bytes] = scheme.decrypt_stream(chunks, unwrap=self._unwrap, key_name=key_name)
-        return stream
+        stream: AsyncGenerator[bytes, None] = scheme.decrypt_stream(chunks, unwrap=self._unwrap, key_name=key_name)
+        return self._named(stream, "decrypt")
 
     async def _opened(self) -> None:
         if Capability.DOCUMENTS in self.capabilities:
             # Imports `cryptography`; the driver's extra brings it.
             self._scheme = await asyncio.to_thread(import_module, "lapel.crypto.scheme")
+
+    @contextmanager
+    def _naming(self, operation: str) -> Iterator[None]:
+        """Complete the errors of the body, which does not know for whom it works."""
+        try:
+            yield
+        except LapelError as exc:
+            self._located(exc, operation)
+            raise
+
+    async def _named(self, stream: AsyncGenerator[bytes, None], operation: str) -> AsyncIterator[bytes]:
+        with self._naming(operation):
+            async with aclosing(stream):
+                async for piece in stream:
+                    yield piece
 
     def _documents(self, operation: str, algorithm: str | None = None) -> Any:
         self._need(Capability.DOCUMENTS, operation)

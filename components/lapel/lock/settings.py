@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ..keyprefix import check_strategy
 from ..settings import Settings, setting
 
 __all__ = ["LockSettings"]
@@ -15,3 +18,8 @@ class LockSettings(Settings):
         default="appid",
         doc="What goes before every resource id when an app id is given: `appid`, `name`, `none` or other text.",
     )
+
+    def check(self) -> Iterable[str | tuple[str, str]]:
+        """Yield what is wrong with the key prefix."""
+        yield from super().check()
+        yield from check_strategy(self.key_prefix)

@@ -52,9 +52,12 @@ class LockStore(Component[LockDriver[Any]]):
 
     def __init__(self, driver: LockDriver[Any], *, options: ComponentOptions | None = None) -> None:
         super().__init__(driver, options=options)
-        self._prefix = key_prefix(driver.settings.key_prefix, self.name, self.options, before="lock")
         self._tasks: set[asyncio.Task[None]] = set()
         """Locks being given back; a cancelled caller does not wait for them, `aclose` does."""
+
+    def _use(self, driver: LockDriver[Any]) -> None:
+        super()._use(driver)
+        self._prefix = key_prefix(driver.settings.key_prefix, self.name, self.options, before="lock")
 
     async def try_lock(
         self, resource: str, owner: str, expiry: timedelta | int, *, metadata: Mapping[str, str] = NO_METADATA

@@ -143,11 +143,17 @@ class Arming:
 
     def supervisor(self, terms: Terms, dispatcher: Dispatcher) -> Supervisor:
         """Return what keeps the subscription armed; not started."""
+        prefix = self._options.topic_prefix
 
         async def subscribe(revoked: Revoked) -> Consumer:
             return await self._driver.subscribe(
                 SubscribeRequest(
-                    terms.topic, terms.group, terms.policy.ordering, dispatcher.capacity, revoked, terms.metadata
+                    prefix + terms.topic,
+                    terms.group,
+                    terms.policy.ordering,
+                    dispatcher.capacity,
+                    revoked,
+                    terms.metadata,
                 )
             )
 
@@ -159,16 +165,22 @@ class Arming:
         )
 
     def _handling(self, terms: Terms) -> Handling:
-        return Handling(self._telemetry, component=self._driver.context.component, group=terms.group, raw=terms.raw)
+        return Handling(
+            self._telemetry,
+            component=self._driver.context.component,
+            group=terms.group,
+            raw=terms.raw,
+            topic_prefix=self._options.topic_prefix,
+        )
 
     def _name(self, terms: Terms) -> str:
         return f"subscription {terms.topic!r} of {self._driver.context.component!r}"
 
     def _dead_letters(self, terms: Terms) -> Callable[[Held, str], Awaitable[None]] | None:
-        topic = terms.dead_letter_topic
+        topic, prefix = terms.dead_letter_topic, self._options.topic_prefix
         if topic is None:
             return None
-        return lambda held, reason: self._publish(dead_letter_request(held, topic, reason))
+        return lambda held, reason: self._publish(dead_letter_request(held, topic, reason, prefix))
 
 
 def _check_callable(handler: Any) -> None:

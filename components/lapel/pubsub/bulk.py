@@ -29,7 +29,6 @@ class Bulk:
             raise InvalidArgumentError(f"the entries must be a list, not {type(entries).__name__}")
         check_text(topic, "topic")
         check_metadata(metadata)
-        self._topic = topic
         self._metadata = metadata
         self.entries = [
             entry if isinstance(entry, PublishEntry) else PublishEntry(data=entry, entry_id=str(index))
@@ -60,7 +59,7 @@ class Bulk:
         step = size or len(self._good) or 1
         for start in range(0, len(self._good), step):
             part = self._good[start : start + step]
-            request = BulkPublishRequest(self._topic, tuple(request for _, request in part), self._metadata)
+            request = BulkPublishRequest(part[0][1].topic, tuple(request for _, request in part), self._metadata)
             try:
                 results = await send(request)
                 if len(results) != len(part):

@@ -21,18 +21,19 @@ _LIFETIMES = ("ttl", "ttlinseconds")
 class Handling:
     """How the messages of one subscription reach its handler."""
 
-    def __init__(self, telemetry: Telemetry, *, component: str, group: str, raw: bool) -> None:
+    def __init__(self, telemetry: Telemetry, *, component: str, group: str, raw: bool, topic_prefix: str) -> None:
         self._telemetry = telemetry
         self._component = component
         self._group = group
         self._raw = raw
+        self._topic_prefix = topic_prefix
 
     def of_messages(self, handler: Callable[[Message], Awaitable[Any]]) -> Callable[[Held], Awaitable[Any]]:
         """Return what a `Dispatcher` calls."""
-        telemetry, component, raw = self._telemetry, self._component, self._raw
+        telemetry, component, raw, prefix = self._telemetry, self._component, self._raw, self._topic_prefix
 
         def begin(held: Held) -> Awaitable[Any]:
-            message = Message(held.delivery, held.attempt, component, raw)
+            message = Message(held.delivery, held.attempt, component, raw, prefix)
             if message.expired:
                 return _expired()
             if telemetry.active:
@@ -47,8 +48,12 @@ class Handling:
         """Return what a `BatchDispatcher` calls."""
 
         async def handle(batch: Sequence[Held]) -> Any:
-            messages = [Message(held.delivery, held.attempt, self._component, self._raw) for held in batch]
-            fresh = [message for message in messages if not message.expired]
+            messages = [
+                Message(held.delivery, held.attempt, self._component, self._raw, self._topic_prefix) for held in batch
+            ]
+            # Looked at once: what expires while the handler runs has been handled.
+            expired = [message.expired for message in messages]
+            fresh = [message for message, late in zip(messages, expired, strict=True) if not late]
             answer = await self._batch(handler, fresh) if fresh else None
             if len(fresh) == len(messages):
                 return answer
@@ -57,7 +62,7 @@ class Handling:
             elif not isinstance(answer, list | tuple) or len(answer) != len(fresh):
                 raise TypeError(f"a batch handler returns None or a list of {len(fresh)} outcomes")
             answers = iter(answer)
-            return [_EXPIRED if message.expired else next(answers) for message in messages]
+            return [_EXPIRED if late else next(answers) for late in expired]
 
         return handle
 
@@ -96,19 +101,20 @@ class Handling:
         }
 
 
-def dead_letter_request(held: Held, topic: str, reason: str) -> PublishRequest:
+def dead_letter_request(held: Held, topic: str, reason: str, prefix: str) -> PublishRequest:
     """Return the dead letter of a delivery: the same bytes and attributes, and why it is one.
 
     The attributes `dead-letter-reason`, `dead-letter-attempts`, `dead-letter-first-seen` (RFC 3339) and
     `dead-letter-topic` (where it came from) are added. Its lifetime is not: a dead letter stays until it is read.
+    `prefix` is what goes before topics on the broker.
     """
     delivery: Delivery = held.delivery
     metadata = {name: value for name, value in delivery.metadata.items() if name.lower() not in _LIFETIMES}
     metadata[DEAD_LETTER_REASON] = reason
     metadata["dead-letter-attempts"] = str(held.attempt)
     metadata["dead-letter-first-seen"] = datetime.fromtimestamp(held.first_seen, UTC).isoformat(timespec="milliseconds")
-    metadata["dead-letter-topic"] = delivery.topic
-    return PublishRequest(topic, delivery.data, delivery.content_type, delivery.key, None, None, metadata)
+    metadata["dead-letter-topic"] = delivery.topic.removeprefix(prefix)
+    return PublishRequest(prefix + topic, delivery.data, delivery.content_type, delivery.key, None, None, metadata)
 
 
 async def _expired() -> Dropped:

@@ -30,12 +30,13 @@ class Message(msgspec.Struct, eq=False):
     _attempt: int
     _pubsub_name: str
     _is_raw: bool
+    _topic_prefix: str = ""
     _event: CloudEvent | None = None
 
     @property
     def topic(self) -> str:
         """The topic it was published to; with a pattern subscribed, the concrete one."""
-        return self._delivery.topic
+        return self._delivery.topic.removeprefix(self._topic_prefix)
 
     @property
     def data(self) -> bytes:
@@ -78,7 +79,7 @@ class Message(msgspec.Struct, eq=False):
             delivery = self._delivery
             event = self._event = unwrap(
                 delivery.data,
-                topic=delivery.topic,
+                topic=self.topic,
                 pubsub_name=self._pubsub_name,
                 metadata=delivery.metadata,
                 raw=self._is_raw,

@@ -167,8 +167,9 @@ class PubSub(Component[PubSubDriver[Any]]):
         What is published after that is delivered, at least once. A handler that raises, or returns `Outcome.RETRY`,
         gets the message again after `backoff` (None: 0.5 s, doubling up to 60 s), until `max_attempts` (None: the
         component's own field, else without end; health reports what keeps failing). After that, or with
-        `Outcome.DROP`, or when its lifetime has passed, a message goes to `dead_letter_topic`, with the same bytes and
-        attributes, and is settled; without such a topic it is settled and logged.
+        `Outcome.DROP`, or when it comes after its event's expiration, a message goes to `dead_letter_topic`, with the
+        same bytes and attributes, and is settled; without such a topic it is settled and logged. A broker that knows
+        lifetimes (`Capability.MESSAGE_TTL`) drops what has expired itself.
 
         `ordering="key"` handles messages of one key one after another, `"all"` all of them; that needs
         `Capability.ORDER_BY_KEY` or `ORDER_ALL`, and a retry holds its key or the queue. `group` is the consumer
@@ -282,7 +283,7 @@ class PubSub(Component[PubSubDriver[Any]]):
     # inside
 
     def _locate(self, error: LapelError, operation: str) -> None:
-        error.locate(component=self.name, driver=self.type, operation=operation)
+        self._located(error, operation)
 
     def _request(
         self,

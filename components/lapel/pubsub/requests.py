@@ -30,6 +30,7 @@ class RequestBuilder:
         self._name = driver.context.component
         self._app_id = options.app_id
         self._envelope = options.envelope
+        self._topic_prefix = options.topic_prefix
         self._scopes = scopes
         self.refresh()
 
@@ -108,6 +109,8 @@ class RequestBuilder:
         if len(data) > self._largest:
             raise InvalidArgumentError(f"a message of {len(data)} bytes is over the broker's limit of {self._largest}")
         pause = None if delay is None else self._delay(delay)
+        if self._topic_prefix:
+            topic = self._topic_prefix + topic
         return PublishRequest(
             topic, data, content_type, key, lifetime if self._native_ttl else None, pause, metadata or NO_METADATA
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..errors import ConfigurationError, PermissionDeniedError
-from .settings import PubSubSettings
+from .settings import SCOPES_FORM, PubSubSettings, parse_scopes
 
 __all__ = ["TopicScopes"]
 
@@ -58,15 +58,7 @@ class TopicScopes:
 
 def _topics(scopes: str | None, app_id: str, field: str, component: str) -> frozenset[str] | None:
     """Return the topics listed for the app, None when it is not named."""
-    found: set[str] | None = None
-    for part in (scopes or "").split(";"):
-        if not part.strip():
-            continue
-        app, equals, topics = part.partition("=")
-        if not equals or not app.strip():
-            raise ConfigurationError(
-                f"field {field!r}: expected `app1=topic1,topic2;app2=`, found {part.strip()!r}", component=component
-            )
-        if app.strip() == app_id:
-            found = (found or set()) | {topic.strip() for topic in topics.split(",") if topic.strip()}
-    return None if found is None else frozenset(found)
+    found = parse_scopes(scopes)
+    if found is None:
+        raise ConfigurationError(f"field {field!r}: is not written as {SCOPES_FORM}", component=component)
+    return found.get(app_id)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ..keyprefix import check_strategy
 from ..settings import Secret, Settings, setting
 
 __all__ = ["StateSettings"]
@@ -44,3 +47,8 @@ class StateSettings(Settings):
         doc="What the outbox does with unknown transactions.",
         refused="the outbox is not implemented",
     )
+
+    def check(self) -> Iterable[str | tuple[str, str]]:
+        """Yield what is wrong with the key prefix."""
+        yield from super().check()
+        yield from check_strategy(self.key_prefix)

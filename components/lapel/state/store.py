@@ -340,7 +340,7 @@ class StateStore(Component[StateDriver[Any]]):
                     raise OperationFailedError(f"the driver gave {len(answers)} answers to {len(part)} requests")
                 for (index, _), answer in zip(part, answers, strict=True):
                     if isinstance(answer, LapelError):
-                        answer.locate(component=self.name, driver=self.type, operation=bulk.name)
+                        self._located(answer, bulk.name)
                     results[index] = answer
             return results
 

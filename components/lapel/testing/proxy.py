@@ -196,6 +196,8 @@ class FaultProxy:
                 pumps.create_task(self._replies(link, backend_reader, writer))
         except* (OSError, ConnectionError):
             pass  # one side went away; both are closed below
+        except* asyncio.CancelledError:
+            pass  # the proxy ends; asyncio's stream protocol would log a cancelled handler as a fault
         finally:
             self._links.discard(link)
             link.reset()

@@ -67,13 +67,22 @@ class Target(NamedTuple):
         return self.path is None
 
 
+class _ConcealedPath(str):
+    """A path that came from a secret store. `repr`, by which errors and logs show paths, hides it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one engine. Equal options on an equal `Target.key` may share one engine.
 
     `connection_string` is a path, a `file:` URI or `:memory:`. `busy_timeout` is the wait, in seconds, for the lock
     of another process (0 or less: none). `synchronous` is SQLite's; below FULL the last commits may be lost with the
     power. `readers` is the most threads for point reads. One transaction takes at most `max_group_items` writes
-    and `max_group_bytes` of their sizes; a larger write goes alone.
+    and `max_group_bytes` of their sizes; a larger write goes alone. `concealed` keeps the path out of errors and logs.
     """
 
     connection_string: str
@@ -83,10 +92,14 @@ class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True):
     readers: int = 2
     max_group_items: int = 512
     max_group_bytes: int = 1024 * 1024
+    concealed: bool = False
 
     def target(self) -> Target:
         """Parse the connection string, as `parse_connection_string` does. Raises `ConfigurationError`."""
-        return parse_connection_string(self.connection_string)
+        target = parse_connection_string(self.connection_string)
+        if self.concealed and target.path is not None:
+            return target._replace(path=_ConcealedPath(target.path))
+        return target
 
 
 def parse_connection_string(text: str) -> Target:
@@ -237,6 +250,10 @@ def _wrong(what: str) -> ConfigurationError:
     return ConfigurationError(f"field {_FIELD!r} {what}")
 
 
+def _is_concealed(target: Target) -> bool:
+    return isinstance(target.path, _ConcealedPath)
+
+
 def _check_file(target: Target) -> None:
     if target.path is None:
         return
@@ -247,7 +264,8 @@ def _check_file(target: Target) -> None:
         return
     directory = os.path.dirname(target.path)
     if not os.path.isdir(directory):
-        raise StorageError(f"cannot open, {place}: there is no directory {directory!r}; create it, or correct {_FIELD}")
+        missing = "its directory is missing" if _is_concealed(target) else f"there is no directory {directory!r}"
+        raise StorageError(f"cannot open, {place}: {missing}; create it, or correct {_FIELD}")
     if not target.creates or target.read_only:
         raise StorageError(f"cannot open, {place}: there is no such file, and its mode does not allow to create it")
 

@@ -83,7 +83,9 @@ class SqliteLock(LockDriver[SqliteLockSettings]):
         await self._lease.release()
 
     async def ping(self) -> None:
-        await self._opened().read(lambda connection: connection.execute("SELECT count(*) FROM sqlite_schema").fetchone())
+        await self._opened().read(
+            lambda connection: connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        )
 
     def unwrap(self, kind: type[T]) -> T:
         return cast("T", self._engine) if kind is SqliteEngine and self._engine is not None else super().unwrap(kind)

@@ -65,14 +65,20 @@ class SqliteConnectionSettings(Settings):
             connection_string=self.connection_string,
             busy_timeout=max(0.0, self.busy_timeout.total_seconds()),
             disable_wal=self.disable_wal,
+            concealed="connection_string" in self._hidden,
         )
 
     def check(self) -> Iterable[str | tuple[str, str]]:
-        """Yield what is wrong with the connection string."""
+        """Yield what is wrong with the fields of the kind and the connection string."""
+        yield from super().check()
         try:
             self.options().target()
         except ConfigurationError as exc:
-            yield _FIELD, exc.message.removeprefix(f"field {_FIELD!r} ")
+            secret = "connection_string" in self._hidden
+            yield (
+                _FIELD,
+                "is not a valid connection string" if secret else exc.message.removeprefix(f"field {_FIELD!r} "),
+            )
 
 
 class SqliteStateSettings(SqliteConnectionSettings, StateSettings):

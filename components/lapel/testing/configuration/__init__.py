@@ -13,5 +13,6 @@ class ConfigurationSuite(ReadingTests, WatchingTests):
     """What every configuration store must show.
 
     Options of the Conformance document: `writer`, as `module:Class`, the `ConfigurationWriter` that changes items from
-    outside (required); `emptyValues: "false"` for a store that cannot hold them.
+    outside (required); for a store that cannot hold them, "false" for each of `emptyValues`, `metadata` (of items), and
+    `versionBars` (versions with two bars in them).
     """

@@ -30,7 +30,13 @@ class ConfigurationBase(ComponentSuite):
     kind = Kind.CONFIGURATION
     front = ConfigurationStore
     driver_base = ConfigurationDriver
-    options: ClassVar[Mapping[str, Any]] = {**ComponentSuite.options, "emptyValues": "true", "writer": ""}
+    options: ClassVar[Mapping[str, Any]] = {
+        **ComponentSuite.options,
+        "emptyValues": "true",
+        "metadata": "true",
+        "versionBars": "true",
+        "writer": "",
+    }
     methods = {Capability.WATCH: ("watch",)}  # noqa: RUF012  # declared as a ClassVar by the base class
 
     @pytest.fixture
@@ -50,6 +56,10 @@ class ConfigurationBase(ComponentSuite):
             pytest.fail("name a `writer`, as `module:Class`, in the options of the Conformance document")
         made: ConfigurationWriter = getattr(import_module(module), name)(subject.driver().settings)
         return made
+
+    def metadata(self, subject: Subject, **metadata: str) -> Mapping[str, str]:
+        """Return these metadata of an item, or none where the store keeps none."""
+        return metadata if self.option(subject, "metadata") == "true" else {}
 
     def _read(self, folder: Path) -> Subject:
         subject = super()._read(folder)

@@ -35,10 +35,11 @@ class ReadingTests(ConfigurationBase):
     @row("CF-01", "CF-02")
     @contract
     async def test_named_items_are_read_with_version_and_metadata(
-        self, store: ConfigurationStore, writer: ConfigurationWriter, base: str
+        self, subject: Subject, store: ConfigurationStore, writer: ConfigurationWriter, base: str
     ) -> None:
         first, second = block(base, 1), block(base, 2)
-        extra = {f"{base}-extra": ConfigurationItem("value", "2", {"owner": "ops", "reason": "a test"})}
+        metadata = self.metadata(subject, owner="ops", reason="a test")
+        extra = {f"{base}-extra": ConfigurationItem("value", "2", metadata)}
         writer.put({**first, **second, **extra})
         assert await store.get(first) == first
         assert await store.get(extra) == extra
@@ -85,9 +86,11 @@ class ReadingTests(ConfigurationBase):
     @contract
     @pytest.mark.parametrize("kind", TEXTS)
     async def test_values_come_back_exactly(
-        self, store: ConfigurationStore, writer: ConfigurationWriter, base: str, kind: str
+        self, subject: Subject, store: ConfigurationStore, writer: ConfigurationWriter, base: str, kind: str
     ) -> None:
-        item = {base: ConfigurationItem(TEXTS[kind], TEXTS[kind][:100], {"note": TEXTS[kind][:100]})}
+        short = TEXTS[kind][:100]
+        version = "" if kind == "bars" and self.option(subject, "versionBars") != "true" else short
+        item = {base: ConfigurationItem(TEXTS[kind], version, self.metadata(subject, note=short))}
         writer.put(item)
         assert await store.get([base]) == item
         writer.remove(item)
@@ -133,9 +136,9 @@ class ReadingTests(ConfigurationBase):
     @row("stricter-137")
     @contract
     async def test_what_is_returned_belongs_to_the_caller(
-        self, store: ConfigurationStore, writer: ConfigurationWriter, base: str
+        self, subject: Subject, store: ConfigurationStore, writer: ConfigurationWriter, base: str
     ) -> None:
-        item = {base: ConfigurationItem("value", "1", {"owner": "ops"})}
+        item = {base: ConfigurationItem("value", "1", self.metadata(subject, owner="ops"))}
         writer.put(item)
         found: Any = await store.get([base])
         found[base].metadata["owner"] = "me"

@@ -107,7 +107,7 @@ class WatchingTests(ConfigurationBase):
     async def test_an_empty_value_and_a_deletion_differ(
         self, subject: Subject, store: ConfigurationStore, writer: ConfigurationWriter, base: str
     ) -> None:
-        writer.put({base: ConfigurationItem("full", "1", {"owner": "ops"})})
+        writer.put({base: ConfigurationItem("full", "1", self.metadata(subject, owner="ops"))})
         inbox = Inbox()
         await store.subscribe([base], inbox)
         if self.option(subject, "emptyValues") == "true":
