@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.conformance.test_redis import COMPONENTS, OnRedis
+from tests.conformance.redis_subject import COMPONENTS, OnRedis
 
 from lapel.configuration import ConfigurationItem
 from lapel.testing import BindingSuite, ConfigurationSuite, LockSuite
