@@ -146,7 +146,7 @@ async def run() -> list[dict[str, Any]]:
             "ours": mine,
             "baseline": base,
             "ratio": mine / base,
-            "target": "ratio >= 10" if sync >= REAL_SYNC else "none: this disk does not sync for real",
+            "target": "ratio >= 10" if sync >= REAL_SYNC else "none: the disk syncs in less than 100 us",
             "ok": mine >= 10 * base or sync < REAL_SYNC,
         }
     ]
