@@ -1,30 +1,21 @@
-"""Fixtures that hand real backends to tests. What the selected tests ask for starts in the background at once.
+"""What hands real backends to tests; the fixtures themselves are in a module for each technology.
 
-A backend that cannot be had skips the tests that need it; with `CI=true`, or if `REQUIRE` lists it, they fail.
+What the selected tests ask for starts in the background at once. A backend that cannot be had skips the tests that
+need it; with `CI=true`, or if `REQUIRE` lists it, they fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from .backend import Backend, Facts
-from .launcher import Launcher, One, is_required
+from .launcher import Launcher, One, is_required, technologies
 from .provision import Unavailable
-from .redis import RedisBackend, RedisServer
-from .redis_groups import RedisCluster, RedisSentinel
-from .redis_node import RedisOptions
 
-_SHARED = {
-    "redis_server": "redis",
-    "redis_tls": "redis-tls",
-    "redis_stack": "redis-stack",
-    "redis_cluster": "redis-cluster",
-    "redis_sentinel": "redis-sentinel",
-}
 _launcher = pytest.StashKey[Launcher]()
 
 
@@ -33,7 +24,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    _of(session.config).begin(technology for fixture, technology in _SHARED.items() if fixture in used)
+    _of(session.config).begin(name for name, technology in technologies().items() if technology.fixture in used)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -62,74 +53,23 @@ def _missing(name: str, error: Unavailable) -> NoReturn:
     pytest.skip(f"backend {name}: {error}")
 
 
-def _shared(config: pytest.Config, name: str) -> Backend:
+def shared(config: pytest.Config, name: str) -> Backend:
+    """Return the backend of this technology that the whole run shares; skip or fail the test if it cannot be had."""
     try:
         return _of(config).get(name)
     except Unavailable as error:
         _missing(name, error)
 
 
-def _redis(config: pytest.Config, name: str) -> RedisBackend:
-    backend = _shared(config, name)
-    assert isinstance(backend, RedisBackend)
-    return backend
+class Own:
+    """Makes backends that belong to one test, which may stop, freeze and kill them."""
 
-
-@pytest.fixture(scope="session")
-def redis_server(pytestconfig: pytest.Config) -> RedisBackend:
-    """A single Redis with a user of its own, shared by the run: use keys of your own."""
-    return _redis(pytestconfig, "redis")
-
-
-@pytest.fixture(scope="session")
-def redis_tls(pytestconfig: pytest.Config) -> RedisBackend:
-    """The same behind TLS, for clients with a certificate."""
-    return _redis(pytestconfig, "redis-tls")
-
-
-@pytest.fixture(scope="session")
-def redis_stack(pytestconfig: pytest.Config) -> RedisBackend:
-    """A single Redis with JSON and search, shared by the run."""
-    return _redis(pytestconfig, "redis-stack")
-
-
-@pytest.fixture(scope="session")
-def redis_cluster(pytestconfig: pytest.Config) -> RedisBackend:
-    """A cluster of three primaries and three replicas, shared by the run."""
-    return _redis(pytestconfig, "redis-cluster")
-
-
-@pytest.fixture(scope="session")
-def redis_sentinel(pytestconfig: pytest.Config) -> RedisBackend:
-    """A primary and a replica under three sentinels, shared by the run."""
-    return _redis(pytestconfig, "redis-sentinel")
-
-
-class OwnRedis:
-    """Makes Redis backends that belong to one test, which may stop, freeze and kill them."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
+    def __init__(self, config: pytest.Config) -> None:
+        self._launcher = _of(config)
         self._made: list[Backend] = []
 
-    def server(self, options: RedisOptions | None = None) -> RedisServer:
-        """Start a single node."""
-        return self._add("redis", lambda folder: RedisServer(folder, options))
-
-    def cluster(self, options: RedisOptions | None = None) -> RedisCluster:
-        """Start a cluster of six."""
-        return self._add("redis-cluster", lambda folder: RedisCluster(folder, options))
-
-    def sentinel(self, options: RedisOptions | None = None) -> RedisSentinel:
-        """Start a primary and a replica under three sentinels."""
-        return self._add("redis-sentinel", lambda folder: RedisSentinel(folder, options))
-
-    def close(self) -> None:
-        """End them all."""
-        while self._made:
-            self._launcher.drop(self._made.pop())
-
-    def _add(self, name: str, make: Callable[[Path], One]) -> One:
+    def add(self, name: str, make: Callable[[Path], One]) -> One:
+        """Start one of the technology `name`; skip or fail the test if it cannot be had."""
         try:
             backend = self._launcher.add(make)
         except Unavailable as error:
@@ -137,10 +77,7 @@ class OwnRedis:
         self._made.append(backend)
         return backend
 
-
-@pytest.fixture
-def own_redis(pytestconfig: pytest.Config) -> Iterator[OwnRedis]:
-    """Start Redis backends that belong to this test; they end with it."""
-    made = OwnRedis(_of(pytestconfig))
-    yield made
-    made.close()
+    def close(self) -> None:
+        """End them all."""
+        while self._made:
+            self._launcher.drop(self._made.pop())

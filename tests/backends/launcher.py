@@ -56,6 +56,11 @@ class Technology:
         """The environment variable that names an endpoint."""
         return f"LAPEL_TEST_{self.name.upper().replace('-', '_')}"
 
+    @property
+    def fixture(self) -> str:
+        """The fixture that hands out the one that a run shares: `redis_server`, or `redis_tls` for a variant."""
+        return self.name.replace("-", "_") if "-" in self.name else f"{self.name}_server"
+
     def found(self) -> Backend | None:
         """Return what the environment or docker compose offers; None if that is nothing."""
         if url := os.environ.get(self.variable):

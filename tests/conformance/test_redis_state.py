@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
-from tests.backends.fixtures import OwnRedis
 from tests.backends.redis import RedisBackend
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_groups import RedisCluster
 from tests.backends.redis_node import RedisOptions
 

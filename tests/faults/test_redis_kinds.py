@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 import redis.cluster
-from tests.backends.fixtures import OwnRedis
 from tests.backends.redis import RedisBackend, RedisServer
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_node import RedisOptions
 
 from lapel.bindings import OutputBinding

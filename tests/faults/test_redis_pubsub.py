@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.backends.fixtures import OwnRedis
 from tests.backends.redis import RedisServer
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_node import RedisOptions
 
 from lapel.component import HealthState

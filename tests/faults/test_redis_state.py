@@ -10,8 +10,8 @@ from typing import cast
 
 import pytest
 import pytest_asyncio
-from tests.backends.fixtures import OwnRedis
 from tests.backends.redis import RedisBackend
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_node import RedisOptions
 
 from lapel.driver import DriverContext

@@ -19,12 +19,12 @@ from tests.backends import compose, fixtures, launcher, ports, provision, redis_
 from tests.backends.__main__ import main
 from tests.backends.backend import NotOurs
 from tests.backends.certificates import TlsFiles
-from tests.backends.fixtures import OwnRedis
 from tests.backends.launcher import is_required, named_addresses, technologies
 from tests.backends.process import Died, Process
 from tests.backends.provision import Unavailable
 from tests.backends.redis import RedisBackend, attach
 from tests.backends.redis_address import Mode, RedisAddress
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_groups import RedisCluster, RedisSentinel
 from tests.backends.redis_node import RedisOptions
 from tests.backends.resp import ReplyError

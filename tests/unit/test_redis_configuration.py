@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Mapping
 
 import pytest
-from tests.backends.fixtures import OwnRedis
 from tests.backends.redis import RedisBackend
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_node import RedisOptions
 
 from lapel.configuration import ConfigurationItem, ConfigurationStore

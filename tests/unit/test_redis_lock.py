@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from tests.backends.fixtures import OwnRedis
 from tests.backends.redis import RedisBackend
+from tests.backends.redis_fixtures import OwnRedis
 from tests.backends.redis_node import RedisOptions
 
 from lapel.driver import DriverContext
