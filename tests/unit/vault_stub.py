@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Answer", "Asked", "VaultStub"]
+from lapel.driver import DriverContext, SharedClients
+from lapel.secretstores import SecretStore
+from lapel.testing.lifecycle import wait_until
+from lapel_contrib.vault.secretstore import VaultSecretStore
+from lapel_contrib.vault.settings import VaultSecretsSettings
+
+__all__ = ["Answer", "Asked", "VaultStub", "store_on", "until"]
 
 FOREVER = {"data": {"ttl": 0, "renewable": False}}
 
@@ -106,3 +112,22 @@ class VaultStub:
         if asked.path == "sys/health":
             return 200, {}
         return 200, {"data": {"data": {"user": "ops"}, "metadata": {"version": 1}}}
+
+
+def store_on(
+    stub: VaultStub, fields: Mapping[str, str] | None = None, *, shared: SharedClients | None = None, **more: str
+) -> SecretStore:
+    """Return a store whose server is the stub, with a token unless the fields say otherwise."""
+    given = {"vaultAddr": stub.address, "vaultToken": "t", **(fields or {}), **more}
+    settings = VaultSecretsSettings.parse(given, component="vault", driver="secretstores.hashicorp.vault")
+    context = DriverContext(component="vault", shared=shared or SharedClients())
+    return SecretStore(VaultSecretStore(settings, context))
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Return as soon as the condition holds; fail with `what` when it does not."""
+
+    async def holds() -> bool:
+        return condition()
+
+    await wait_until(holds, lambda: what)

@@ -13,7 +13,6 @@ import requests
 from urllib3.exceptions import NewConnectionError
 
 from lapel.errors import (
-    InvalidArgumentError,
     LapelError,
     NotFoundError,
     OperationFailedError,
@@ -23,8 +22,6 @@ from lapel.errors import (
 )
 
 __all__ = ["Reply", "failed", "is_bad_token", "reason_of"]
-
-_LONGEST = 200
 
 
 class _Body(msgspec.Struct):
@@ -69,16 +66,15 @@ def is_bad_token(reply: Reply) -> bool:
     return reply.status in (401, 403) and "invalid token" in reply.errors
 
 
-def failed(reply: Reply, place: str, what: str, *, show: bool = False) -> LapelError:
-    """Return the error for a reply that is not `ok`, to be raised `from None`.
+def failed(reply: Reply, place: str, what: str) -> LapelError:
+    """Return the error for a reply that is not `ok`.
 
-    `place` names the server, `what` the thing asked for. `show` allows to quote Vault, for requests that hold nothing
-    secret. Every request made here may be repeated, so a lost reply means no more than that nothing was learnt.
+    `place` names the server, `what` the thing asked for. Vault is not quoted: it may repeat what it was sent. Every
+    request made here may be repeated, so a lost reply means no more than that nothing was learnt.
     """
     status = reply.status
     if not status:
         return UnavailableError(f"{place}: {reply.failure}")
-    said = f" ({reply.errors[:_LONGEST]})" if show and reply.errors else ""
     if status in (401, 403):
         if is_bad_token(reply):
             return PermissionDeniedError(f"{place}: it refused the token; it was revoked, has expired or never was one")
@@ -94,12 +90,12 @@ def failed(reply: Reply, place: str, what: str, *, show: bool = False) -> LapelE
     if status == 501:
         return UnavailableError(f"{place}: it is not initialised")
     if status >= 500 or status == 412:
-        return UnavailableError(f"{place}: it failed with HTTP status {status}{said}")
+        return UnavailableError(f"{place}: it failed with HTTP status {status}")
     if status in (301, 302, 307, 308):
         return UnavailableError(f"{place}: it redirects to an address that is not followed; name the active server")
-    if status == 400 and show:
-        return InvalidArgumentError(f"{place}: it does not take the request for {what}{said}")
-    return OperationFailedError(f"{place}: it refused {what} with HTTP status {status}{said}")
+    return OperationFailedError(
+        f"{place}: it refused {what} with HTTP status {status}; check the path and the kind of the engine"
+    )
 
 
 def reason_of(exc: requests.RequestException, timeout: float) -> str:
@@ -113,6 +109,8 @@ def reason_of(exc: requests.RequestException, timeout: float) -> str:
             )
         if isinstance(cause, ssl.SSLError):
             return f"the TLS connection failed ({cause.reason or 'no reason given'})"
+    if isinstance(exc, requests.exceptions.SSLError):
+        return "the TLS connection failed"
     if isinstance(exc, requests.ConnectTimeout):
         return f"cannot be reached: no connection within {timeout:g} s"
     if isinstance(exc, requests.Timeout):

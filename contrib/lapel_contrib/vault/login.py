@@ -19,7 +19,6 @@ __all__ = ["Grant", "Login", "given_by", "make_login"]
 Send = Callable[[str, str, Any], Reply]
 """Sends one request in the calling thread: method, path, JSON body."""
 
-_LOOKUP = "auth/token/lookup-self"
 _LONGEST_TOKEN = 64 * 1024
 
 
@@ -151,11 +150,6 @@ class _Method:
 
     def changed(self) -> str | None:
         return None
-
-
-def look_up() -> tuple[str, str]:
-    """Return method and path of the request that tells about the token it is made with."""
-    return "GET", _LOOKUP
 
 
 def _credentials(options: AppRole | Kubernetes) -> dict[str, str]:

@@ -130,7 +130,7 @@ class VaultSecretStore(SecretStoreDriver[VaultSecretsSettings]):
         params = {"version": version} if self._versioned and version != _LATEST else None
         reply = await client.read("GET", path_of(*parts), params)
         if not reply.ok:
-            raise self._refused(failed(reply, client.place, f"secret {name!r}", show=True), version)
+            raise self._refused(failed(reply, client.place, f"secret {name!r}"), version)
         if self._versioned:
             raw = self._decoded(reply.content, _VersionTwo, name).data.data
         else:

@@ -59,7 +59,7 @@ class _Secure(HTTPAdapter):
     def __init__(self, context: ssl.SSLContext, server_name: str | None, size: int) -> None:
         self._tls: dict[str, Any] = {"ssl_context": context}
         if server_name is not None:
-            self._tls |= {"server_hostname": server_name, "assert_hostname": server_name}
+            self._tls["server_hostname"] = server_name
         super().__init__(pool_connections=1, pool_maxsize=size, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **kwargs: Any) -> None:

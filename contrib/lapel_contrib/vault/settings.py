@@ -66,7 +66,6 @@ class VaultConnectionSettings(Settings):
         "vaultNamespace",
         default=None,
         doc=_OURS + "Namespace of engines and auth methods, in Vault Enterprise, HCP Vault and OpenBao.",
-        example="team-a/app",
     )
     ca_pem: str | None = setting(
         "caPem",

@@ -117,7 +117,7 @@ class TransitKeys:
         reply = await self._client.read("GET", path_of(self._engine, "keys", name))
         if not reply.ok:
             self._known.pop(name, None)
-            raise failed(reply, self._client.place, f"key {name!r} in {self._engine}", show=True)
+            raise failed(reply, self._client.place, f"key {name!r} in {self._engine}")
         key = _described(name, reply.content)
         self._known[name] = (now, key)
         return key
