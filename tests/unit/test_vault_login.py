@@ -14,6 +14,7 @@ from lapel.errors import (
     PermissionDeniedError,
 )
 from lapel.testing.lifecycle import wait_until
+from lapel_contrib.vault import tokens
 
 SECRET = "secret/data/dapr/db"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
@@ -198,3 +199,30 @@ async def test_a_denial_by_policy_logs_in_once_and_not_every_time() -> None:
                 with pytest.raises(PermissionDeniedError, match="policy"):
                     await store.get("db")
         assert len(stub.of("auth/approle/login")) == 2
+
+
+async def test_a_token_of_which_nothing_could_be_learnt_is_asked_about_again_and_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_PAUSE_AFTER_END", 0.05)
+    file = tmp_path / "token"
+    file.write_text("first")
+    failures = 3
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        nonlocal failures
+        if asked.token != "second":
+            return 404, None
+        if asked.path == "auth/token/lookup-self" and failures:
+            failures -= 1
+            return 503, {"errors": ["Vault is sealed"]}
+        if asked.path == "auth/token/lookup-self":
+            return 200, {"data": {"ttl": 1, "renewable": True}}
+        return 404, None
+
+    with VaultStub(answer) as stub:
+        async with store_on(stub, vaultToken="", vaultTokenMountPath=str(file)) as store:
+            file.write_text("second")
+            await store.get("db")
+            await until(lambda: bool(stub.of("auth/token/renew-self")), "no renewal")
+            assert stub.of("auth/token/renew-self")[0].token == "second"

@@ -55,7 +55,7 @@ REACHES: list[tuple[dict[str, str], str, object]] = [
     ({"tlsServerName": "vault.internal", "skipVerify": "true"}, "server_name", None),
     ({}, "timeout", 3.0),
     ({"requestTimeout": "750ms"}, "timeout", 0.75),
-    ({}, "pool_size", 10),
+    ({}, "pool_size", 4),
     ({"poolSize": "3"}, "pool_size", 3),
 ]
 

@@ -62,7 +62,7 @@ class VaultConnectionSettings(Settings):
     kubernetes_mount: str = setting(
         "vaultKubernetesPath", default="kubernetes", doc=_OURS + "Where the Kubernetes auth method is mounted."
     )
-    namespace: str | None = setting(
+    vault_namespace: str | None = setting(
         "vaultNamespace",
         default=None,
         doc=_OURS + "Namespace of engines and auth methods, in Vault Enterprise, HCP Vault and OpenBao.",
@@ -98,10 +98,12 @@ class VaultConnectionSettings(Settings):
     )
     pool_size: int = setting(
         "poolSize",
-        default=10,
+        default=4,
         minimum=1,
         maximum=200,
-        doc=_OURS + "Most requests under way at a time, each on a connection and a thread of its own.",
+        doc=_OURS
+        + "Most requests under way at a time, each on a connection and a thread of its own. More of them help "
+        "with a server far away, and hold up the event loop more often.",
     )
 
     def options(self) -> VaultOptions:
@@ -109,7 +111,7 @@ class VaultConnectionSettings(Settings):
         return VaultOptions(
             address=self.address.rstrip("/"),
             login=self._login(),
-            namespace=None if self.namespace is None else self.namespace.strip("/") or None,
+            namespace=None if self.vault_namespace is None else self.vault_namespace.strip("/") or None,
             ca_pem=self.ca_pem,
             ca_folder=self.ca_folder if self.ca_pem is None else None,
             ca_file=self.ca_file if self.ca_pem is None and self.ca_folder is None else None,

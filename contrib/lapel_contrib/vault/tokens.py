@@ -23,7 +23,7 @@ _RENEW = "auth/token/renew-self"
 _REVOKE = "auth/token/revoke-self"
 _SHORTEST_PAUSE = 0.1
 _PAUSE_AFTER_END = 5.0
-"""Seconds between attempts to log in when the token has expired."""
+"""Seconds between attempts when the token has expired, or nothing is known of it."""
 _DOUBT_SECONDS = 30.0
 """How long a log-in that did not help against a refusal is not repeated, unless Vault says that the token is bad."""
 _REVOKE_SECONDS = 1.0
@@ -43,6 +43,8 @@ class TokenKeeper:
         self._token: str | None = None
         self._renewable = False
         self._ends_at: float | None = None
+        self._unsure = False
+        """The server did not say how long the token lives, and will be asked again."""
         self._problem: LapelError | None = None
         self._lock = asyncio.Lock()
         self._doubted_at = -_DOUBT_SECONDS
@@ -106,11 +108,12 @@ class TokenKeeper:
 
     async def _keep(self) -> None:
         while True:
-            if not await self._pause():
-                await self._extend()
-            elif self._client.hvac.token != self._token:
+            news = await self._pause()
+            if self._unsure or self._client.hvac.token != self._token:
                 await self._look()
                 self._warn_of_end()
+            elif not news:
+                await self._extend()
 
     async def _pause(self) -> bool:
         """Wait until the token should be renewed; tell whether it was replaced meanwhile."""
@@ -124,6 +127,8 @@ class TokenKeeper:
         return True
 
     def _seconds_to_act(self) -> float | None:
+        if self._unsure:
+            return _PAUSE_AFTER_END
         if self._ends_at is None:
             return None
         left = self._ends_at - self._now()
@@ -171,6 +176,7 @@ class TokenKeeper:
         """Find out how long the token in use lives."""
         self._token = self._client.hvac.token
         reply = await self._client.send_once("GET", _LOOK_UP)
+        self._unsure = not reply.ok and reply.status not in (401, 403)
         if reply.ok:
             self._problem = None
             self._take(given_by(reply))
