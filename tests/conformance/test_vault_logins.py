@@ -17,7 +17,7 @@ from tests.backends.vault import KV2, VaultBackend, VaultOptions, VaultRefusal
 from tests.backends.vault_fixtures import OwnVault
 
 from lapel.driver import DriverContext
-from lapel.errors import LapelError, PermissionDeniedError, UnavailableError
+from lapel.errors import ConfigurationError, LapelError, PermissionDeniedError, UnavailableError
 from lapel.secretstores import SecretStore
 from lapel.testing.lifecycle import wait_until
 from lapel_contrib.vault.secretstore import VaultSecretStore
@@ -128,6 +128,13 @@ async def test_a_login_is_repeated_when_a_token_reaches_its_longest_life(
             return bool(store.unwrap(hvac.Client).token != first)
 
         await wait_until(replaced, lambda: "the token was not replaced")
+
+
+async def test_a_namespace_is_not_ignored_where_the_server_would(vault_server: VaultBackend) -> None:
+    if vault_server.call("GET", "sys/health", token="").get("enterprise") is not False:
+        pytest.skip("the server has namespaces")
+    with pytest.raises(ConfigurationError, match="community edition"):
+        await store_on(vault_server, vaultNamespace="team-a").open()
 
 
 @pytest.mark.parametrize("kind", ["service", "batch"])

@@ -15,6 +15,7 @@ from tests.unit.vault_stub import Asked, VaultStub, store_on, until
 
 from lapel.driver import DriverContext, SharedClients
 from lapel.errors import (
+    ConfigurationError,
     InvalidArgumentError,
     NotFoundError,
     OperationFailedError,
@@ -38,10 +39,19 @@ async def test_a_read_says_who_asks_and_from_where() -> None:
         assert read.headers["x-vault-token"] == "t"
         assert read.headers["x-vault-request"] == "true"
         assert read.headers["x-vault-namespace"] == "team-a/app"
-        (health,) = stub.of("sys/health")
-        assert health.token is None, "the health of the server is nobody's secret"
-        assert "x-vault-namespace" not in health.headers, "namespaces have no such path"
+        for health in stub.of("sys/health"):
+            assert health.token is None, "the health of the server is nobody's secret"
+            assert "x-vault-namespace" not in health.headers, "namespaces have no such path"
         assert stub.of("auth/token/revoke-self") == [], "a token from the settings is not ours to end"
+
+
+async def test_a_server_that_would_ignore_the_namespace_is_refused_and_gets_no_token() -> None:
+    with VaultStub(lambda asked: (200, {"enterprise": False}) if asked.path == "sys/health" else (404, None)) as stub:
+        with pytest.raises(ConfigurationError, match="vaultNamespace"):
+            await store_on(stub, vaultNamespace="team-a").open()
+        assert [asked.path for asked in stub.asked] == ["sys/health"]
+        async with store_on(stub) as store:
+            assert await store.get("db") == {"user": "ops"}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import hvac  # type: ignore[import-untyped]  # it has no annotations
+import msgspec
 import requests
 from hvac.adapters import RawAdapter  # type: ignore[import-untyped]
 
 from lapel.driver import SharedClients
+from lapel.errors import ConfigurationError
 
 from .errors import Reply, failed, is_bad_token, reason_of
 from .flights import SingleFlight
@@ -27,6 +29,11 @@ __all__ = ["ClientLease", "VaultClient", "path_of"]
 _CLOSE_SECONDS = 2.0
 _HEALTH = {"standbyok": "true", "perfstandbyok": "true"}
 T = TypeVar("T")
+
+
+class _Health(msgspec.Struct):
+    enterprise: bool | None = None
+    """False for Vault's community edition; OpenBao, which has namespaces, does not say."""
 
 
 class VaultClient:
@@ -60,6 +67,8 @@ class VaultClient:
         try:
             if options.skip_verify and options.address.startswith("https:"):
                 logger.warning("skipVerify is on: whoever answers in the place of %s gets the token", client.place)
+            if options.namespace is not None:
+                await client._need_namespaces()
             await client.tokens.open(logger)
         except BaseException:
             await client.close()
@@ -103,6 +112,21 @@ class VaultClient:
         if not reply.ok:
             raise failed(reply, self.place, "its health")
         self.tokens.check()
+
+    async def _need_namespaces(self) -> None:
+        """Refuse a server that would ignore the namespace, and so answer with secrets of another one."""
+        reply: Reply = await self.in_thread(self._health)
+        if not reply.ok:
+            raise failed(reply, self.place, "its health")
+        try:
+            ignores = msgspec.json.decode(reply.content, type=_Health).enterprise is False
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            ignores = False
+        if ignores:
+            raise ConfigurationError(
+                f"{self.place} is the community edition, which ignores namespaces; remove vaultNamespace, or name a "
+                "server that has them"
+            )
 
     # in a thread
 

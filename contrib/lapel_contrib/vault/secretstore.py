@@ -55,7 +55,8 @@ class VaultSecretStore(SecretStoreDriver[VaultSecretsSettings]):
     With `vaultValueType: map` the fields come out as they are; one that is no text as JSON, with numbers as they were
     written. With `text` a secret has one field, named like it, with all fields as JSON. Request metadata `version_id`
     asks for an older version, `0` for the latest one. Bulk get reads all names below the prefix, folders included;
-    what has no such version, or was deleted meanwhile, is left out, and whatever may not be read fails the whole.
+    what has no such version, or was deleted meanwhile, is left out, and whatever may not be read fails the whole. It is
+    one call with one deadline: for many thousands of secrets give the component a longer one.
 
     Callers who want one secret at the same time share one request. `unwrap(hvac.Client)` gives the client, which is
     synchronous: call it in threads.
