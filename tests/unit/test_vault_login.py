@@ -110,6 +110,14 @@ async def test_a_refused_log_in_names_the_fields_and_not_their_values(status: in
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("hidden", ["auth/token/lookup-self", "sys/health"])
+async def test_a_path_that_a_proxy_hides_is_not_missed(hidden: str) -> None:
+    with VaultStub(lambda asked: (404, {"errors": []}) if asked.path == hidden else (404, None)) as stub:
+        async with store_on(stub) as store:
+            assert await store.get("db") == {"user": "ops"}
+            assert (await store.health()).ok
+
+
 @pytest.mark.parametrize(("reply", "fails"), [(BAD_TOKEN, True), (DENIED, False)])
 async def test_a_bad_token_fails_to_open_and_one_that_may_not_look_itself_up_does_not(
     reply: dict[str, Any], fails: bool, caplog: pytest.LogCaptureFixture

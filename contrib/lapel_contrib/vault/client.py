@@ -108,16 +108,19 @@ class VaultClient:
 
     async def check(self) -> None:
         """Ask the server how it is; raise `UnavailableError` unless it serves, and what is wrong with the token."""
-        reply: Reply = await self.in_thread(self._health)
-        if not reply.ok:
-            raise failed(reply, self.place, "its health")
+        await self._checked_health()
         self.tokens.check()
+
+    async def _checked_health(self) -> Reply:
+        reply: Reply = await self.in_thread(self._health)
+        # Who answers with another error is there; a proxy may hide the path.
+        if not reply.status or reply.status >= 429:
+            raise failed(reply, self.place, "its health")
+        return reply
 
     async def _need_namespaces(self) -> None:
         """Refuse a server that would ignore the namespace, and so answer with secrets of another one."""
-        reply: Reply = await self.in_thread(self._health)
-        if not reply.ok:
-            raise failed(reply, self.place, "its health")
+        reply = await self._checked_health()
         try:
             ignores = msgspec.json.decode(reply.content, type=_Health).enterprise is False
         except (msgspec.DecodeError, UnicodeDecodeError):

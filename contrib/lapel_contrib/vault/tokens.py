@@ -27,6 +27,7 @@ _PAUSE_AFTER_END = 5.0
 _DOUBT_SECONDS = 30.0
 """How long a log-in that did not help against a refusal is not repeated, unless Vault says that the token is bad."""
 _REVOKE_SECONDS = 1.0
+_HIDDEN = (404, 405)
 
 
 class TokenKeeper:
@@ -176,7 +177,7 @@ class TokenKeeper:
         """Find out how long the token in use lives."""
         self._token = self._client.hvac.token
         reply = await self._client.send_once("GET", _LOOK_UP)
-        self._unsure = not reply.ok and reply.status not in (401, 403)
+        self._unsure = not reply.status or reply.status >= 429
         if reply.ok:
             self._problem = None
             self._take(given_by(reply))
@@ -185,7 +186,7 @@ class TokenKeeper:
         if self._is_unknown(reply):
             self._problem = None
             self._logger.warning(
-                "%s: the token may not look itself up, so it will not be renewed; allow it to read %s and update %s",
+                "%s: the token cannot be looked up, so it will not be renewed; allow it to read %s and to update %s",
                 self._client.place,
                 _LOOK_UP,
                 _RENEW,
@@ -195,8 +196,8 @@ class TokenKeeper:
 
     @staticmethod
     def _is_unknown(reply: Reply) -> bool:
-        """Tell whether only the look-up was denied, as for tokens without the default policy."""
-        return reply.status == 403 and not is_bad_token(reply)
+        """Tell whether only the look-up was denied: the token lacks the default policy, or a proxy hides the path."""
+        return reply.status in _HIDDEN or (reply.status == 403 and not is_bad_token(reply))
 
     def _take(self, grant: Grant) -> None:
         self._problem = None
