@@ -51,7 +51,7 @@ def make_once(place: Path, make: Callable[[Path], None]) -> Path:
     return place
 
 
-def run(*command: str | Path, what: str, environment: dict[str, str] | None = None) -> str:
+def run(*command: str | Path, what: str, environment: dict[str, str] | None = None, patience: float = 600.0) -> str:
     """Run a command of provisioning; `Unavailable` with the end of its output if it fails."""
     try:
         done = subprocess.run(
@@ -62,7 +62,7 @@ def run(*command: str | Path, what: str, environment: dict[str, str] | None = No
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=600,
+            timeout=patience,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from ..driver import Driver, SettingsT
 from ..errors import UnsupportedAlgorithmError, UnsupportedError
@@ -28,6 +29,10 @@ class CryptoDriver(Driver[SettingsT]):
     `NotFoundError` for an unknown key, `KeyTypeError` for one that does not fit, `DecryptionError` for everything that
     depends on ciphertext, tag or key material.
     """
+
+    chooses_nonces: ClassVar[bool] = False
+    """The backend makes the nonces: requests to encrypt or wrap hold none unless the caller gave one, and the answer
+    tells the one used. Elsewhere the front makes a random one and puts it into the request."""
 
     @abstractmethod
     async def wrap_key(self, request: WrapKeyRequest) -> Ciphertext:

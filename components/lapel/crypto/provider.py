@@ -253,11 +253,10 @@ class SubtleCrypto:
             plaintext=provider._bytes(plaintext, "plaintext", "encrypt"),
             algorithm=algorithm,
             key_name=self._name(key_name, "encrypt"),
-            nonce=self._optional(_nonce(algorithm) if nonce is None else nonce, "nonce", "encrypt"),
+            nonce=self._nonce(nonce, algorithm, "encrypt"),
             associated_data=self._optional(associated_data, "associated_data", "encrypt"),
         )
-        answer = await provider._call(ENCRYPT, provider.driver.encrypt, request)
-        return Ciphertext(data=answer.data, tag=answer.tag, nonce=request.nonce)
+        return self._with_nonce(await provider._call(ENCRYPT, provider.driver.encrypt, request), request.nonce)
 
     async def decrypt(
         self,
@@ -298,11 +297,10 @@ class SubtleCrypto:
             key=provider._bytes(key, "key", "wrap_key"),
             algorithm=algorithm,
             key_name=self._name(key_name, "wrap_key"),
-            nonce=self._optional(_nonce(algorithm) if nonce is None else nonce, "nonce", "wrap_key"),
+            nonce=self._nonce(nonce, algorithm, "wrap_key"),
             associated_data=self._optional(associated_data, "associated_data", "wrap_key"),
         )
-        answer = await provider._call(WRAP_KEY, provider.driver.wrap_key, request)
-        return Ciphertext(data=answer.data, tag=answer.tag, nonce=request.nonce)
+        return self._with_nonce(await provider._call(WRAP_KEY, provider.driver.wrap_key, request), request.nonce)
 
     async def unwrap_key(
         self,
@@ -356,6 +354,15 @@ class SubtleCrypto:
 
     def _optional(self, data: bytes | None, what: str, operation: str) -> bytes | None:
         return None if data is None else self._provider._bytes(data, what, operation)
+
+    def _nonce(self, given: bytes | None, algorithm: str, operation: str) -> bytes | None:
+        if given is None and not self._provider.driver.chooses_nonces:
+            return _nonce(algorithm)
+        return self._optional(given, "nonce", operation)
+
+    def _with_nonce(self, answer: Ciphertext, sent: bytes | None) -> Ciphertext:
+        nonce = answer.nonce if self._provider.driver.chooses_nonces else sent
+        return Ciphertext(data=answer.data, tag=answer.tag, nonce=nonce)
 
 
 def _nonce(algorithm: str) -> bytes | None:
