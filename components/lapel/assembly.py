@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from .building import build
+from .closing import close_all
 from .component import REOPEN_SECONDS, Component, ComponentOptions
 from .descriptor import Kind
 from .driver import SharedClients
@@ -23,12 +24,13 @@ from .errors import (
     Problem,
     UnavailableError,
 )
-from .manifest import Manifest, Manifests, SecretRef, load_manifests
+from .manifest import Document, Manifest, Manifests, SecretRef, load_manifests
 from .members import Members
 from .opening import Opening
 from .ordering import opening_order
 from .policy import RetryPolicy
 from .registry import Registry, default_registry
+from .resiliency.documents import Resiliency, read_resiliency
 from .validation import refuse, validate
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def open_components(
     `async with lapel.open_components("resources/", app_id="shop") as c: store = c.state("statestore")`, or await it
     and call `aclose` yourself. `app_id` selects by scopes, prefixes keys and names the consumer group; without it all
     components are opened and nothing is prefixed. `retries`, `call_timeout` and `envelope` override what the
-    components say, for runtimes that bring their own. `unknown="warn"` turns unknown fields into warnings.
+    components and resiliency documents say, for runtimes that bring their own. `unknown="warn"` turns unknown fields
+    into warnings.
 
     Raises one `ManifestError` with every problem that can be seen without opening, and then nothing was opened;
     one `AssemblyError` with every component that failed to open, and then the others were closed again. Components
@@ -88,7 +91,7 @@ class Components(Members):
     """Open components by name. Belongs to the loop that opened it; calls may overlap.
 
     Components that the same backend serves with the same settings share one client. Arguments as for
-    `open_components`.
+    `open_components`. `resiliency` has the policies of the documents of kind `Resiliency` that were loaded.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Components(Members):
         self._retries = retries
         self._call_timeout = call_timeout
         self._envelope = envelope
+        self.resiliency = Resiliency()
+        self._documents: list[Document] = []
         self._unknown: Literal["error", "warn"] = unknown
         self._registry = registry or default_registry()
         self._shared = SharedClients()
@@ -130,6 +135,8 @@ class Components(Members):
                 if manifest.name in self._members
             ]
             await self._check(loaded, taken)
+            self._documents += loaded.others
+            self.resiliency, _ = read_resiliency(self._documents, app_id=self.app_id, namespace=self.namespace)
             await self._open_all(loaded.components)
 
     async def add(self, manifest: Manifest) -> None:
@@ -159,13 +166,13 @@ class Components(Members):
                         operation="replace",
                     )
             except BaseException:
-                await _close(sides.values())
+                await close_all(sides.values())
                 raise
             self._members[manifest.name] = sides
             self._manifests[manifest.name] = manifest
             self._failed.pop(manifest.name, None)
             await self._stop_waiting([manifest.name])
-            await _close(old.values())
+            await close_all(old.values())
 
     async def remove(self, name: str) -> None:
         """Drain and close one component. Raises `NotFoundError` when there is none of this name."""
@@ -205,7 +212,7 @@ class Components(Members):
             self._failed.pop(name, None)
             is_store = manifest is not None and manifest.kind is Kind.SECRETSTORES
             (stores if is_store else others).extend(self._members.pop(name, {}).values())
-        await _close(others, *([store] for store in stores))
+        await close_all(others, *([store] for store in stores))
 
     async def _check(self, loaded: Manifests, more: Iterable[Problem] = ()) -> None:
         """Log the warnings about manifests that are to be opened, and raise their problems as one error."""
@@ -288,7 +295,7 @@ class Components(Members):
                 else:
                     await component.open()
         except BaseException:
-            await _close(sides.values())
+            await close_all(sides.values())
             raise
         return sides
 
@@ -304,6 +311,8 @@ class Components(Members):
             call_timeout=self._call_timeout,
             init_timeout=manifest.init_timeout,
             envelope=self._envelope,
+            # A runtime that brings its own retries brings all policies.
+            resiliency=None if self._retries else self.resiliency.component(manifest.name, manifest.kind),
         )
         return await asyncio.to_thread(
             build,
@@ -372,29 +381,3 @@ async def _all(calls: Iterable[Callable[[], Awaitable[None]]]) -> list[LapelErro
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(call)) for call in calls]
     return [task.result() for task in tasks]
-
-
-async def _close(*groups: Iterable[Component[Any]]) -> None:
-    """Close group after group, the components of one concurrently, to the end even if the caller is cancelled."""
-
-    async def close() -> None:
-        for group in groups:
-            closings = (component.aclose() for component in group)
-            for result in await asyncio.gather(*closings, return_exceptions=True):
-                if isinstance(result, Exception):
-                    _log.error("closing a component failed: %s", result)
-
-    await _finish(close())
-
-
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    task.result()
-    if cancelled is not None:
-        raise cancelled

@@ -7,8 +7,9 @@ import builtins
 import os
 import random
 from asyncio import AbstractEventLoop, CancelledError, current_task, get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Generic, Self, TypedDict, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
 from weakref import WeakSet
 
 from .closing import close_driver, end_calls, log_failure
@@ -18,18 +19,15 @@ from .deadlines import Deadlines
 from .descriptor import Capability, Descriptor, Limits
 from .driver import Driver, list_drivers, unsupported
 from .errors import (
-    ClosedError,
-    DeadlineExceededError,
     InvalidArgumentError,
     LapelError,
-    NotOpenError,
     OperationFailedError,
-    OutcomeUnknownTimeoutError,
     UnavailableError,
     UnsupportedError,
     WrongLoopError,
 )
 from .health import Health, HealthState
+from .misuse import Place, timed_out, unusable
 from .options import ComponentOptions
 from .policy import Effect, Operation, RetryPolicy
 from .retrying import try_again
@@ -47,13 +45,6 @@ _PING = Operation("ping", Effect.SAFE)
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 D = TypeVar("D", bound=Driver[Any])
-
-
-class _Place(TypedDict):
-    component: str
-    driver: str
-    operation: str
-
 
 _living: WeakSet[Component[Any]] = WeakSet()
 """Components that hold something of this process."""
@@ -87,6 +78,8 @@ class Component(Generic[D]):
         self._telemetry = Telemetry(driver.descriptor, self.name)
         self._next_check = 0.0
         self._retries = RetryPolicy()
+        policies = self.options.resiliency
+        self._guard = None if policies is None else policies.outbound_guard(self.name)
         self._opening: asyncio.Timeout | None = None
         self._opening_ended = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
@@ -153,7 +146,7 @@ class Component(Generic[D]):
             async with self._opening:
                 await list_drivers(self.descriptor.kind)
                 await self._driver.open()
-                self._retries = self.options.retries or self._driver.retry_policy or RetryPolicy()
+                self._retries = self._retry_policy()
                 self._deadlines = Deadlines(self._call_seconds())
                 self._telemetry.refresh()
                 await self._opened()
@@ -217,6 +210,8 @@ class Component(Generic[D]):
             raise WrongLoopError("must be closed by the loop that opened it", **self._place("aclose"))
         if self._closing is None:
             before, self._state, self._loop = self._state, "closing", None
+            if self._guard is not None:
+                self._guard.end()
             self._closing = asyncio.create_task(self._close(before), name=f"lapel close {self.name}")
         await asyncio.shield(self._closing)
 
@@ -230,7 +225,7 @@ class Component(Generic[D]):
         """Return its state, after a ping where the driver has one. Never raises; bounded by the call deadline."""
         if self._state == "open":
             try:
-                await self._call(_PING, lambda _: self._driver.ping(), None)
+                await self._call(_PING, lambda _: self._driver.ping(), None, guarded=False)
             except UnsupportedError:
                 pass
             except LapelError as exc:
@@ -264,10 +259,15 @@ class Component(Generic[D]):
         return InvalidArgumentError(message, component=self.name, driver=self.type, operation=operation)
 
     def _call(
-        self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R
+        self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R, *, guarded: bool = True
     ) -> Coroutine[Any, Any, _T]:
-        """Return one driver call under the deadline, the retry policy and telemetry, to be awaited at once."""
+        """Return one driver call under all policies, the deadline and telemetry, to be awaited at once.
+
+        `guarded` false leaves the policies of resiliency documents out.
+        """
         # Not a coroutine function: one frame less on every step of every call.
+        if guarded and self._guard is not None:
+            return self._guard.call(operation, partial(self._call, operation, method, guarded=False), request)
         loop = get_running_loop()
         if loop is not self._loop:
             raise self._unusable(operation.name)
@@ -278,6 +278,14 @@ class Component(Generic[D]):
         if self._telemetry.active and operation.traced:
             return self._traced(operation, method, request, now)
         return self._bounded(operation, method, request, now)
+
+    def _call_entries(
+        self, operation: Operation, method: Callable[[Sequence[_R]], Awaitable[Sequence[_T]]], requests: Sequence[_R]
+    ) -> Coroutine[Any, Any, Sequence[_T]]:
+        """As `_call`, for several requests that get an answer each; policies repeat those that failed alone."""
+        if self._guard is not None:
+            return self._guard.entries(operation, partial(self._call, operation, method, guarded=False), requests)
+        return self._call(operation, method, requests)
 
     async def _traced(self, operation: Operation, method: Callable[[_R], Awaitable[_T]], request: _R, now: float) -> _T:
         with self._telemetry.operation(operation.name):
@@ -311,10 +319,17 @@ class Component(Generic[D]):
 
     # inside
 
-    def _place(self, operation: str) -> _Place:
+    def _place(self, operation: str) -> Place:
         return {"component": self.name, "driver": self.type, "operation": operation}
 
+    def _retry_policy(self) -> RetryPolicy:
+        if self._guard is not None and self._guard.policies.retry is not None:
+            return RetryPolicy.off()
+        return self.options.retries or self._driver.retry_policy or RetryPolicy()
+
     def _call_seconds(self) -> float:
+        if self._guard is not None and self._guard.policies.timeout is not None:
+            return self._guard.policies.timeout.total_seconds()
         if self.options.call_timeout is not None:
             return self.options.call_timeout.total_seconds()
         return self._driver.call_timeout or DEFAULT_CALL_SECONDS
@@ -324,25 +339,10 @@ class Component(Generic[D]):
             text = f"still no answer when the component had been closing for {CLOSE_SECONDS:g} s"
         else:
             text = f"no answer within {self._deadlines.timeout if self._deadlines else 0.0:g} s"
-        if operation.effect is Effect.SAFE or not sent:
-            return DeadlineExceededError(text, **self._place(operation.name))
-        text += "; the backend may or may not have done it"
-        return OutcomeUnknownTimeoutError(text, **self._place(operation.name))
+        return timed_out(text, unknown=sent and operation.effect is not Effect.SAFE, place=self._place(operation.name))
 
     def _unusable(self, operation: str) -> LapelError:
-        place = self._place(operation)
-        if self._state == "open":
-            text = "used from another event loop than the one that opened it; open one per loop or use lapel.blocking"
-            return WrongLoopError(text, **place)
-        if self._state == "forked":
-            return WrongLoopError("was opened before fork; open it in the child process", **place)
-        if self._state in ("closing", "closed"):
-            return ClosedError("is closed; open a new one", **place)
-        if self._reviver is not None:
-            return UnavailableError(f"is not open yet and keeps trying; last failure: {self._failure}", **place)
-        if self._state == "failed":
-            return ClosedError(f"did not open, open a new one; the failure was: {self._failure}", **place)
-        return NotOpenError("is not open; use `async with` or call `open()` first", **place)
+        return unusable(self._state, self._failure, self._place(operation), reviving=self._reviver is not None)
 
     def _located(self, exc: Exception, operation: str) -> LapelError:
         if isinstance(exc, LapelError):

@@ -17,7 +17,8 @@ LapelError
 │   └── EtagInvalidError                 the text cannot be an etag of this backend
 ├── PermissionDeniedError                credentials refused, or not allowed to do this
 ├── UnavailableError        retryable    the backend did not take the request: nothing was done
-│   └── ThrottledError      retryable    it asked us to slow down
+│   ├── ThrottledError      retryable    it asked us to slow down
+│   └── CircuitOpenError                 a circuit breaker kept the call back
 ├── DeadlineExceededError (TimeoutError) a safe operation ran out of time
 ├── OutcomeUnknownError                  a write was sent and its fate is not known
 │   └── OutcomeUnknownTimeoutError (TimeoutError)
@@ -52,6 +53,7 @@ from typing_extensions import override
 __all__ = [
     "AssemblyError",
     "BulkError",
+    "CircuitOpenError",
     "ClosedError",
     "ConfigurationError",
     "CryptoError",
@@ -247,6 +249,12 @@ class UnavailableError(LapelError):
 
 class ThrottledError(UnavailableError):
     """The backend asked to slow down. Nothing was done."""
+
+
+class CircuitOpenError(UnavailableError):
+    """A circuit breaker kept the call back, because too many before it failed. Nothing was sent."""
+
+    retryable = False
 
 
 class DeadlineExceededError(LapelError, TimeoutError):

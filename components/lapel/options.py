@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from .policy import RetryPolicy
+
+if TYPE_CHECKING:
+    from .resiliency import ComponentPolicies
 
 __all__ = ["ComponentOptions"]
 
@@ -18,7 +22,8 @@ class ComponentOptions:
     default policy; a runtime that has its own passes `RetryPolicy.off()`. `call_timeout` None means the
     component's documented time-out or 5 s. `envelope` False publishes and hands out messages without a CloudEvent.
     `topic_prefix` goes before every topic of a pub/sub component on its broker: the namespace, when a field in its
-    file has the tag `{namespace}`.
+    file has the tag `{namespace}`. `resiliency` has the policies of resiliency documents. They win over what the
+    component says; their time-out is for each try, so that retries are not bounded by one deadline.
     """
 
     app_id: str | None = None
@@ -28,3 +33,4 @@ class ComponentOptions:
     init_timeout: timedelta = timedelta(seconds=5)
     envelope: bool = True
     topic_prefix: str = ""
+    resiliency: ComponentPolicies | None = None

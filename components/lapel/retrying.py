@@ -5,41 +5,53 @@ from __future__ import annotations
 import asyncio
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from .coalesce import mark_not_sent
 from .errors import EtagMismatchError, LapelError, OutcomeUnknownError
-from .policy import Effect, Operation, RetryPolicy
+from .policy import Effect, Operation
 
-__all__ = ["try_again"]
+__all__ = ["Retries", "try_again"]
 
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 
 
+class Retries(Protocol):
+    """What decides about repetitions: `RetryPolicy`, or one from a resiliency document."""
+
+    def allows(self, error: LapelError, effect: Effect, tries: int) -> bool:
+        """Tell whether a call that failed with `error` after `tries` tries is sent again."""
+
+    def delay(self, tries: int) -> float:
+        """Return the pause in seconds after `tries` tries."""
+
+
 async def try_again(
-    policy: RetryPolicy,
+    policy: Retries,
     operation: Operation,
     method: Callable[[_R], Awaitable[_T]],
     request: _R,
     error: LapelError,
     ends_at: float,
+    *,
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> _T:
     """Go on after the first try of a call failed with `error`: repeat it, or raise.
 
     Nothing is begun whose pause would last until `ends_at` (the loop's time): the error in hand says more than a
-    missed deadline. Once the outcome of one try is unknown, a failure of a later one leaves it unknown, and so does
-    a cancellation, whatever it is marked as.
+    missed deadline. `pause` waits for so many seconds. Once the outcome of one try is unknown, a failure of a later one
+    leaves it unknown, and so does a cancellation, whatever it is marked as.
     """
     time = asyncio.get_running_loop().time
     unknown = error if isinstance(error, OutcomeUnknownError) else None
     tries = 1
     while policy.allows(error, operation.effect, tries):
-        pause = policy.delay(tries)
-        if time() + pause >= ends_at:
+        seconds = policy.delay(tries)
+        if time() + seconds >= ends_at:
             break
         try:
-            await asyncio.sleep(pause)
+            await pause(seconds)
         except CancelledError as exc:
             if unknown is None:
                 mark_not_sent(exc)

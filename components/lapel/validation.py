@@ -11,6 +11,7 @@ from .errors import ConfigurationError, ManifestError, Problem
 from .manifest import Manifest, Manifests
 from .ordering import opening_order
 from .registry import Registry, default_registry
+from .resiliency.documents import read_resiliency
 from .settings import UNRESOLVED
 
 __all__ = ["examine", "refuse", "validate"]
@@ -35,7 +36,8 @@ def validate(
     for manifest in loaded.components:
         problems += examine(manifest, registry, app_id=app_id, namespace=namespace, unknown=unknown)
     _, order_problems = opening_order(loaded.components, present)
-    return problems + order_problems
+    _, policy_problems = read_resiliency(loaded.others, app_id=app_id, namespace=namespace)
+    return problems + order_problems + policy_problems
 
 
 def examine(

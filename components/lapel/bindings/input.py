@@ -119,7 +119,8 @@ class InputBinding(Component[BindingDriver[Any]]):
 
         The handler's result goes back to the source with `Capability.REPLY`; elsewhere it is not looked at. An event
         whose handler raises is handed over again after `backoff` (default: 0.5 s, doubling to 60 s), `max_attempts`
-        times in all and then given up. None is no limit with `Capability.REDELIVERY`, and one attempt without.
+        times in all and then given up. None is no limit with `Capability.REDELIVERY`, and without it one attempt, or
+        what the inbound policy of a resiliency document says.
         `drain_timeout`, a timedelta or seconds, is for `Reading.aclose`.
 
         There is one reading at a time: another one raises `InvalidArgumentError` until the first is closed, and waits
@@ -136,7 +137,13 @@ class InputBinding(Component[BindingDriver[Any]]):
             raise self._invalid("is being read already; close that reading first, or open a second component", "read")
         if not callable(handler):
             raise self._invalid(f"the handler must be a function, not {type(handler).__name__}", "read")
-        if max_attempts is None and Capability.REDELIVERY not in self.capabilities:
+        policies = self.options.resiliency
+        guard = None if policies is None else policies.inbound_guard(self.name)
+        if guard is not None and guard.policies.retry is not None:
+            backoff = backoff or guard.policies.retry.backoff()
+            if max_attempts is None and Capability.REDELIVERY not in self.capabilities:
+                max_attempts = guard.policies.retry.attempts
+        elif max_attempts is None and Capability.REDELIVERY not in self.capabilities:
             max_attempts = 1
         try:
             policy = DispatchPolicy(
@@ -150,8 +157,13 @@ class InputBinding(Component[BindingDriver[Any]]):
         except LapelError as exc:
             raise self._invalid(exc.message, "read") from None
         request = ReadRequest(concurrency, metadata)
+        handle = self._handler(handler)
         dispatcher = Dispatcher(
-            self._handler(handler), policy, name=self.name, logger=self._driver.context.logger, owner=self
+            handle if guard is None else guard.once(handle),
+            policy,
+            name=self.name,
+            logger=self._driver.context.logger,
+            owner=self,
         )
         supervisor = Supervisor(
             lambda revoked: self._driver.read(request),

@@ -52,15 +52,19 @@ class ConfigurationStore(Component[ConfigurationDriver[Any]]):
         No keys means all, also those created later. With `initial` the first event holds the present items.
         Each event has the items whose value, version or metadata differ from the last event; one that is
         gone is marked `deleted`. Values in between may merge, the latest is never missed, also across an outage. A
-        handler that raises is logged and gets the next event all the same. Needs `Capability.WATCH`.
+        handler that raises is logged and gets the next event all the same, after the inbound retries of a resiliency
+        document if there are any. Needs `Capability.WATCH`.
         """
         self._need(Capability.WATCH, "subscribe")
         if not callable(handler):
             raise self._invalid(f"the handler must be a function, not {type(handler).__name__}", "subscribe")
         wanted = self._keys(keys, "subscribe")
+        policies = self.options.resiliency
+        guard = None if policies is None else policies.inbound_guard(self.name)
+        handle = _asynchronous(handler)
         subscription = Subscription(
             id=str(uuid.uuid4()),
-            handler=_asynchronous(handler),
+            handler=handle if guard is None else guard.repeated(handle),
             read=lambda: self._call(GET, self._driver.get, GetConfigurationRequest(wanted, metadata)),
             watch=lambda: self._call(WATCH, self._watch, WatchRequest(wanted, metadata)),
             logger=self._driver.context.logger,

@@ -65,6 +65,8 @@ class Arming:
         self._requests = requests
         self._scopes = scopes
         self._publish = publish
+        self._guard = None if options.resiliency is None else options.resiliency.inbound_guard(driver.context.component)
+        self._retry = None if self._guard is None else self._guard.policies.retry
 
     def terms(
         self,
@@ -101,13 +103,21 @@ class Arming:
             self._scopes.check_subscribe(topic)
             if dead_letter_topic is not None:
                 self._scopes.check_publish(dead_letter_topic)
+        broker_dead_letter = Capability.DEAD_LETTER in driver.capabilities
+        if self._retry is not None:
+            backoff = backoff or self._retry.backoff()
+            # Without a place for what is given up the policy must not lose it: it comes again, as from a broker.
+            if max_attempts is None and (dead_letter_topic is not None or broker_dead_letter):
+                max_attempts = self._retry.attempts
+        elif max_attempts is None:
+            max_attempts = driver.max_attempts
         policy = DispatchPolicy(
             ordering=order,
             concurrency=concurrency,
-            max_attempts=driver.max_attempts if max_attempts is None else max_attempts,
+            max_attempts=max_attempts,
             backoff=backoff or Backoff(),
             drain_timeout=seconds_of(drain_timeout, "drain_timeout", zero=True),
-            broker_dead_letter=Capability.DEAD_LETTER in driver.capabilities,
+            broker_dead_letter=broker_dead_letter,
         )
         own = group or driver.settings.consumer_id or self._options.app_id or name
         return Terms(topic, own, self._requests.is_raw(raw, metadata), policy, dead_letter_topic, metadata)
@@ -116,7 +126,7 @@ class Arming:
         """Return a dispatcher that calls `handler` for each message."""
         _check_callable(handler)
         return Dispatcher(
-            self._handling(terms).of_messages(handler),
+            self._handling(terms).of_messages(handler if self._guard is None else self._guard.once(handler)),
             terms.policy,
             name=self._name(terms),
             logger=self._driver.context.logger,
@@ -131,7 +141,7 @@ class Arming:
         _check_callable(handler)
         at_once = Capability.BULK_SUBSCRIBE_IMMEDIATE in self._driver.capabilities
         return BatchDispatcher(
-            self._handling(terms).of_batches(handler),
+            self._handling(terms).of_batches(handler if self._guard is None else self._guard.once(handler)),
             terms.policy,
             max_messages=most,
             max_wait=0.0 if at_once else seconds_of(wait, "max_wait", zero=True),

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InvalidArgumentError, LapelError, OperationFailedError
 from .requests import check_metadata, check_text
-from .types import BulkPublishRequest, PublishEntry, PublishOutcome, PublishRequest
+from .types import PublishEntry, PublishOutcome, PublishRequest
 
 __all__ = ["PARALLEL", "Bulk"]
 
@@ -53,15 +53,14 @@ class Bulk:
                 self._results[index] = exc
 
     async def send_natively(
-        self, send: Callable[[BulkPublishRequest], Awaitable[Sequence[Result]]], size: int | None
+        self, send: Callable[[Sequence[PublishRequest]], Awaitable[Sequence[Result]]], size: int | None
     ) -> None:
         """Send the requests in order, at most `size` in one call."""
         step = size or len(self._good) or 1
         for start in range(0, len(self._good), step):
             part = self._good[start : start + step]
-            request = BulkPublishRequest(part[0][1].topic, tuple(request for _, request in part), self._metadata)
             try:
-                results = await send(request)
+                results = await send([request for _, request in part])
                 if len(results) != len(part):
                     raise OperationFailedError(f"the driver gave {len(results)} answers to {len(part)} messages")
             except LapelError as exc:

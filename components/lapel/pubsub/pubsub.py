@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -25,7 +26,7 @@ from .requests import RequestBuilder
 from .scopes import TopicScopes
 from .subscription import Subscription
 from .tracing import current_trace
-from .types import NO_METADATA, PublishEntry, PublishOutcome, PublishRequest
+from .types import NO_METADATA, BulkPublishRequest, PublishEntry, PublishOutcome, PublishRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,9 +141,7 @@ class PubSub(Component[PubSubDriver[Any]]):
                 )
             )
             if Capability.BULK_PUBSUB in self.capabilities:
-                await bulk.send_natively(
-                    lambda request: self._call(BULK_PUBLISH, self._driver.bulk_publish, request), self.limits.bulk_items
-                )
+                await bulk.send_natively(partial(self._publish_entries, metadata), self.limits.bulk_items)
             else:
                 await bulk.send_singly(lambda request: self._call(PUBLISH, self._driver.publish, request))
         return bulk.outcomes(lambda error: self._locate(error, "bulk_publish"))
@@ -166,10 +165,11 @@ class PubSub(Component[PubSubDriver[Any]]):
 
         What is published after that is delivered, at least once. A handler that raises, or returns `Outcome.RETRY`,
         gets the message again after `backoff` (None: 0.5 s, doubling up to 60 s), until `max_attempts` (None: the
-        component's own field, else without end; health reports what keeps failing). After that, or with
-        `Outcome.DROP`, or when it comes after its event's expiration, a message goes to `dead_letter_topic`, with the
-        same bytes and attributes, and is settled; without such a topic it is settled and logged. A broker that knows
-        lifetimes (`Capability.MESSAGE_TTL`) drops what has expired itself.
+        component's own field, else without end; health reports what keeps failing). An inbound policy of a resiliency
+        document takes the place of both defaults, and gives up only where there is a dead-letter place. After that, or
+        with `Outcome.DROP`, or when it comes after its event's expiration, a message goes to `dead_letter_topic`, with
+        the same bytes and attributes, and is settled; without such a topic it is settled and logged. A broker that
+        knows lifetimes (`Capability.MESSAGE_TTL`) drops what has expired itself.
 
         `ordering="key"` handles messages of one key one after another, `"all"` all of them; that needs
         `Capability.ORDER_BY_KEY` or `ORDER_ALL`, and a retry holds its key or the queue. `group` is the consumer
@@ -281,6 +281,15 @@ class PubSub(Component[PubSubDriver[Any]]):
         return Health(state=HealthState.READY, details=details)
 
     # inside
+
+    async def _publish_entries(
+        self, metadata: Mapping[str, str], requests: Sequence[PublishRequest]
+    ) -> Sequence[LapelError | None]:
+        async def send(requests: Sequence[PublishRequest]) -> Sequence[LapelError | None]:
+            whole = BulkPublishRequest(requests[0].topic, tuple(requests), metadata)
+            return await self._driver.bulk_publish(whole)
+
+        return await self._call_entries(BULK_PUBLISH, send, requests)
 
     def _locate(self, error: LapelError, operation: str) -> None:
         self._located(error, operation)

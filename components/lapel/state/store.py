@@ -333,7 +333,7 @@ class StateStore(Component[StateDriver[Any]]):
             for start in range(0, len(good), size):
                 part = good[start : start + size]
                 try:
-                    answers = await self._call(bulk, native, [request for _, request in part])
+                    answers = await self._call_entries(bulk, native, [request for _, request in part])
                 except LapelError as exc:
                     answers = [exc] * len(part)
                 if len(answers) != len(part):

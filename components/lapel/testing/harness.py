@@ -183,7 +183,9 @@ class _Bare(Component[Any]):
             self._state, self._loop = "closed", None
             await self.driver.close()
 
-    async def _call(self, operation: Operation, method: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
+    async def _call(
+        self, operation: Operation, method: Callable[[Any], Awaitable[Any]], request: Any, *, guarded: bool = True
+    ) -> Any:
         return await method(request)
 
 
