@@ -121,6 +121,11 @@ class Components(Members):
         # Those left out for a reason that may pass: their secret store does not answer.
         self._waiting: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """The documents that are not components, of every file that was loaded, whatever their scope."""
+        return tuple(self._documents)
+
     async def load(self, source: Source | Iterable[Source]) -> None:
         """Open every component of `source` beside those that are open. All or none, but for `ignoreErrors`.
 

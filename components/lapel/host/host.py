@@ -17,6 +17,7 @@ from .routing import Route, Router
 
 if TYPE_CHECKING:
     from ..assembly import Source
+    from .app import AppSide
     from .http import Request
 
 __all__ = ["Host", "Part", "RequestHook"]
@@ -72,7 +73,9 @@ class Host:
     ) -> None:
         self.options = options or HostOptions()
         self.rules = rules or AccessRules()
-        self.parts: list[Part] = []
+        self.app = _app_side(self)
+        """The application's side; None without `app_port`."""
+        self.parts: list[Part] = [] if self.app is None else [self.app]
         self.hooks: list[RequestHook] = []
         self.attributes: dict[str, str] = {}
         """The custom attributes of the metadata API."""
@@ -159,6 +162,14 @@ class Host:
             await components.aclose()
             raise
         self.ready = not self._stopped
+
+
+def _app_side(host: Host) -> AppSide | None:
+    if host.options.app_port is None:
+        return None
+    from .app import AppSide  # needs aiohttp, and a host without an application does not
+
+    return AppSide(host)
 
 
 async def _quietly(step: Any, what: str) -> None:

@@ -32,6 +32,26 @@ class HostOptions:
     http_port: int = 3500
     """0 takes a free one."""
 
+    # the application
+
+    app_port: int | None = None
+    """Where the application listens. None: there is none, and nothing is delivered."""
+    app_protocol: Literal["http", "https"] = "http"
+    app_channel_address: str = "127.0.0.1"
+    app_max_concurrency: int = -1
+    """How many requests the application gets at once; -1 or 0 for no limit."""
+    app_timeout: float = 600.0
+    """How many seconds the application may take to answer a delivery. Resiliency documents say less."""
+    app_api_token: str | None = field(default_factory=lambda: _from_environment("APP_API_TOKEN"), repr=False)
+    """What the application gets as the header `dapr-api-token`. Default: `APP_API_TOKEN`."""
+    app_health_check: bool = False
+    """Probe the application, and deliver nothing while it is unwell."""
+    app_health_check_path: str = "/healthz"
+    app_health_probe_interval: float = 5.0
+    app_health_probe_timeout: float = 0.5
+    app_health_threshold: int = 3
+    """After how many failed probes in a row the application is unwell."""
+
     # limits
 
     max_body_size: int = 4 * 1024 * 1024
@@ -62,6 +82,14 @@ class HostOptions:
             raise InvalidArgumentError(f"read_buffer_size is {self.read_buffer_size}; expected bytes, from 1")
         if self.graceful_shutdown_seconds < 0:
             raise InvalidArgumentError("graceful_shutdown_seconds is negative")
-        token = self.api_token
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise InvalidArgumentError("api_token is not printable ASCII, so no header can carry it")
+        for name in ("api_token", "app_api_token"):
+            token = getattr(self, name)
+            if token is not None and not (token.isascii() and token.isprintable()):
+                raise InvalidArgumentError(f"{name} is not printable ASCII, so no header can carry it")
+        if self.app_port is not None and not 0 < self.app_port < 2**16:
+            raise InvalidArgumentError(f"app_port is {self.app_port}; expected 1 to 65535")
+        if self.app_protocol not in ("http", "https"):
+            raise InvalidArgumentError(f"app_protocol is {self.app_protocol!r}; expected http or https")
+        for name in ("app_timeout", "app_health_probe_interval", "app_health_probe_timeout", "app_health_threshold"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgumentError(f"{name} is {getattr(self, name)}; expected more than 0")
