@@ -28,7 +28,7 @@ from lapel.errors import (
     NotOpenError,
     OperationFailedError,
     OutcomeUnknownTimeoutError,
-    PermissionDeniedError,
+    TopicForbiddenError,
     UnavailableError,
     UnsupportedError,
 )
@@ -375,9 +375,9 @@ async def test_topic_scopes_say_who_may_use_what(app: str, publishes: set[str], 
             if topic in publishes:
                 await bus.publish(topic, b"")
             else:
-                with pytest.raises(PermissionDeniedError, match=denied.format(app, topic)):
+                with pytest.raises(TopicForbiddenError, match=denied.format(app, topic)):
                     await bus.publish(topic, b"")
-            with pytest.raises(UnavailableError if topic in subscribes else PermissionDeniedError):
+            with pytest.raises(UnavailableError if topic in subscribes else TopicForbiddenError):
                 await bus.subscribe(topic, _ignore)
     assert {request.topic for request in driver.requests} == publishes
 
