@@ -17,9 +17,10 @@ from .routing import Route, Router
 
 if TYPE_CHECKING:
     from ..assembly import Source
+    from ..configuration import ConfigurationEvent
     from .http import Request
 
-__all__ = ["Host", "Part", "RequestHook"]
+__all__ = ["Application", "Host", "Part", "RequestHook"]
 
 _log = logging.getLogger("lapel.host")
 
@@ -47,6 +48,13 @@ class Part(Protocol):
         """Return what to add to the metadata document."""
 
 
+class Application(Protocol):
+    """The application beside the host, as far as APIs need it."""
+
+    async def configuration_changed(self, store: str, event: ConfigurationEvent) -> None:
+        """Tell it of items of a configuration store that changed."""
+
+
 class RequestHook(Protocol):
     """Sees every request that has a route, for metrics and traces. Both methods run in the request's own task."""
 
@@ -72,6 +80,8 @@ class Host:
     ) -> None:
         self.options = options or HostOptions()
         self.rules = rules or AccessRules()
+        self.app: Application | None = None
+        """None without an application to call."""
         self.parts: list[Part] = []
         self.hooks: list[RequestHook] = []
         self.attributes: dict[str, str] = {}
