@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -54,8 +55,7 @@ class HostApp:
             try:
                 response = await self._respond(scope, receive)
                 if type(response) is Response:
-                    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-                    await send({"type": "http.response.body", "body": response.body})
+                    await _send_whole(response, send)
                 else:
                     await _send_stream(response, send)
             except ClientGoneError:
@@ -194,23 +194,26 @@ def _failure(exc: Exception, method: str) -> Response:
 async def _send_stream(response: Response, send: Send) -> None:
     """Send chunks as they come; an error before the first becomes an error body, a later one breaks the stream."""
     assert isinstance(response, StreamResponse)
-    chunks = response.chunks
-    try:
-        first = await anext(chunks, b"")
-    except Exception as exc:
-        response = _failure(exc, "streaming")
+    async with aclosing(response.chunks) as chunks:
+        try:
+            first = await anext(chunks, b"")
+        except Exception as exc:
+            await _send_whole(_failure(exc, "streaming"), send)
+            return
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-        await send({"type": "http.response.body", "body": response.body})
-        return
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        try:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except ClientGoneError:
+            raise
+        except Exception as exc:
+            # The status is sent. An incomplete body is the one thing left that a client notices.
+            _log.warning("a stream broke off after it had begun: %s", exc)
+            return
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_whole(response: Response, send: Send) -> None:
     await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-    await send({"type": "http.response.body", "body": first, "more_body": True})
-    try:
-        async for chunk in chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except ClientGoneError:
-        raise
-    except Exception as exc:
-        # The status is sent. An incomplete body is the one thing left that a client notices.
-        _log.warning("a stream broke off after it had begun: %s", exc)
-        return
-    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.body", "body": response.body})

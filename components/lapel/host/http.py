@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -135,7 +135,7 @@ class StreamResponse(Response):
     def __init__(
         self,
         status: int,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncGenerator[bytes, None],
         content_type: bytes,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:

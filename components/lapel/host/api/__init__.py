@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import health, metadata, shutdown, state, unimplemented
+from . import (
+    bindings,
+    configuration,
+    crypto,
+    health,
+    lock,
+    metadata,
+    pubsub,
+    secrets,
+    shutdown,
+    state,
+    subtlecrypto,
+    unimplemented,
+)
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -12,7 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["routes"]
 
-_APIS = (state, health, metadata, shutdown, unimplemented)
+_APIS = (
+    state,
+    pubsub,
+    bindings,
+    secrets,
+    configuration,
+    lock,
+    crypto,
+    subtlecrypto,
+    health,
+    metadata,
+    shutdown,
+    unimplemented,
+)
 
 
 def routes(host: Host) -> list[Route]:

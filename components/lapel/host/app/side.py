@@ -17,6 +17,7 @@ from ...descriptor import Capability, Kind
 from ...errors import LapelError, OperationFailedError, UnsupportedError
 from ...pubsub import Subscription
 from ...resiliency.policies import ANSWERS
+from ..api.configuration import item_data
 from .bindings import EventDelivery, wants_events
 from .channel import AppChannel
 from .delivery import Delivering
@@ -108,12 +109,11 @@ class AppSide:
         await _close([self._armed.pop(place) for place in list(self._armed) if place[0] == name])
         self._arm_all(name)
 
-    async def deliver_configuration(self, store: str, event: ConfigurationEvent) -> None:
+    async def configuration_changed(self, store: str, event: ConfigurationEvent) -> None:
         """Tell the application of changed items, one request for each. Raises when it does not take one."""
         for key, item in event.items.items():
             path = f"/configuration/{store}/{key}"
-            shown = {"value": item.value, "version": item.version, "metadata": dict(item.metadata)}
-            body = msgspec.json.encode({"id": event.id, "items": {key: shown}})
+            body = msgspec.json.encode({"id": event.id, "items": {key: item_data(item)}})
             reply = await self.channel.request("POST", path, body=body, content_type="application/json")
             if not reply.ok:
                 raise OperationFailedError(f"the application answered {path} with {reply.status}")
