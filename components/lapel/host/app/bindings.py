@@ -60,11 +60,14 @@ class EventDelivery:
             return None
         try:
             wish = msgspec.json.decode(reply.body, type=_Wish)
-        except (msgspec.ValidationError, msgspec.DecodeError):
-            return BindingResponse(reply.body)  # An answer, and not a document that asks for something.
+        except msgspec.ValidationError as exc:
+            _log.warning("the reply to an event of %r asks for nothing that is understood: %s", name, exc)
+            return BindingResponse(reply.body)
+        except msgspec.DecodeError:
+            return BindingResponse(reply.body)
         if wish.store_name and wish.state:
             await self._save(wish.store_name, wish.state)
-        if wish.to and wish.data is not None:
+        if wish.to and bytes(wish.data):
             await self._pass_on(wish.to, bytes(wish.data), parallel=(wish.concurrency or "").lower() == "parallel")
         return BindingResponse(reply.body)
 
@@ -109,7 +112,7 @@ class _Wish(msgspec.Struct):
     store_name: str | None = msgspec.field(default=None, name="storeName")
     state: list[_StateItem] | None = None
     to: list[str] | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
     concurrency: str | None = None
 
 
