@@ -392,7 +392,7 @@ async def test_without_an_app_id_topic_scopes_do_not_apply() -> None:
 async def test_a_dead_letter_topic_must_be_one_that_the_app_may_publish_to() -> None:
     bus, _ = recording(app_id="app1", **SCOPES)
     async with bus:
-        with pytest.raises(PermissionDeniedError, match="publish to topic 'c'"):
+        with pytest.raises(TopicForbiddenError, match="publish to topic 'c'"):
             await bus.subscribe("b", _ignore, dead_letter_topic="c")
 
 
