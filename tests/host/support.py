@@ -59,6 +59,27 @@ async def read_response(reader: asyncio.StreamReader) -> tuple[int, dict[str, st
     return int(head[0].split()[1]), headers, await asyncio.wait_for(reader.readexactly(length), 10)
 
 
+@dataclass(slots=True)
+class Embedded:
+    """A host that is called in this process, without a socket."""
+
+    host: Host
+    client: httpx.AsyncClient
+
+    async def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        return await self.client.request(method, path, **arguments)
+
+
+@asynccontextmanager
+async def embedded(*source: Any, rules: AccessRules | None = None, **fields: Any) -> AsyncIterator[Embedded]:
+    """Call a host over the components of `source` without a socket."""
+    fields = {"app_id": "myapp", "api_token": None, **fields}
+    host = Host(source, HostOptions(**fields), rules=rules)
+    transport = httpx.ASGITransport(HostApp(host))
+    async with host, httpx.AsyncClient(transport=transport, base_url="http://x", timeout=20) as client:
+        yield Embedded(host, client)
+
+
 @asynccontextmanager
 async def running(*source: Any, rules: AccessRules | None = None, **fields: Any) -> AsyncIterator[Running]:
     """Serve the components of `source` on a free port."""

@@ -13,7 +13,7 @@ from ...descriptor import Kind
 from ...errors import InvalidArgumentError, LapelError, TopicForbiddenError
 from ...jsontext import is_json
 from ...pubsub import PublishEntry, PubSub
-from ...pubsub.cloudevents import CLOUD_EVENT_CONTENT_TYPE
+from ...pubsub.cloudevents import CLOUD_EVENT_CONTENT_TYPE, InvalidEventError
 from ...pubsub.request_metadata import raw_payload, ttl_of
 from ..errors import HostError, error_info, reason, resource_info
 from ..http import NO_CONTENT, NO_METADATA, Request, Response, metadata_headers
@@ -87,10 +87,10 @@ class _Publish:
             )
         except TopicForbiddenError as exc:
             raise self._forbidden(name, topic) from exc
+        except InvalidEventError as exc:
+            text = f"cannot create cloudevent: {reason(exc)}"
+            raise _error(500, "ERR_PUBSUB_CLOUD_EVENTS_SER", "CLOUD_EVENT_CREATION", name, text) from exc
         except InvalidArgumentError as exc:
-            if _is_event(content_type) and not raw:
-                text = f"cannot create cloudevent: {reason(exc)}"
-                raise _error(500, "ERR_PUBSUB_CLOUD_EVENTS_SER", "CLOUD_EVENT_CREATION", name, text) from exc
             raise _wrong_metadata(name, exc) from exc
         except LapelError as exc:
             text = f"error when publishing to topic {topic} in pubsub {name}: {reason(exc)}"

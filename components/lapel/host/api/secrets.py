@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...descriptor import Kind
+from ...descriptor import Capability, Kind
 from ...errors import LapelError
 from ...secretstores import SecretStore
 from ..errors import HostError, reason
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ..host import Host
 
 __all__ = ["routes"]
+
+_log = logging.getLogger("lapel.host")
 
 
 def routes(host: Host) -> list[Route]:
@@ -33,6 +37,20 @@ def routes(host: Host) -> list[Route]:
             ),
         )
 
+    warned: set[str] = set()
+
+    def versionless(store: SecretStore, metadata: Mapping[str, str]) -> Mapping[str, str]:
+        """Leave out a version that the store cannot have: Dapr's stores ignore it, so that one can stand for another.
+
+        In a program this is an error, here it is a warning, once for each store.
+        """
+        if "version_id" not in metadata or Capability.SECRET_VERSIONS in store.capabilities:
+            return metadata
+        if store.name not in warned:
+            warned.add(store.name)
+            _log.warning("secret store %s keeps no versions; metadata version_id is ignored", store.name)
+        return {name: value for name, value in metadata.items() if name != "version_id"}
+
     async def get(request: Request) -> Response:
         name, key = request.parameters
         store = store_of(name)
@@ -40,7 +58,7 @@ def routes(host: Host) -> list[Route]:
             text = f'access denied by policy to get "{key}" from "{name}"'
             raise HostError(403, "ERR_PERMISSION_DENIED", text)
         try:
-            values = await store.get(key, metadata=request.metadata())
+            values = await store.get(key, metadata=versionless(store, request.metadata()))
         except LapelError as exc:
             text = f"failed getting secret with key {key} from secret store {name}: {reason(exc)}"
             raise HostError(500, "ERR_SECRET_GET", text) from exc
