@@ -54,6 +54,12 @@ class Rules:
         self.conditional = any(rule.match for rule in self.rules)
         """Whether events must be looked at."""
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rules) and self.rules == other.rules
+
+    def __hash__(self) -> int:
+        return hash(self.rules)
+
     def path(self, event: Mapping[str, Any]) -> str | None:
         """Return where an event goes, None when no rule matches. Raises `InvalidArgumentError` as `Rule.holds`."""
         return next((rule.path for rule in self.rules if rule.holds(event)), None)

@@ -48,6 +48,8 @@ class AppSide:
         self.channel = AppChannel(host.options)
         self.subscriptions: list[AppSubscription] = []
         """What the application asked for, or files say for it."""
+        self._app_id = host.options.app_id
+        self._discovered: list[AppSubscription] = []
         self._armed: dict[Place, Armed] = {}
         self._health = AppHealth(self.channel, host.options, self._set_running)
         self._arming: set[Place] = set()
@@ -109,6 +111,17 @@ class AppSide:
         await _close([self._armed.pop(place) for place in list(self._armed) if place[0] == name])
         self._arm_all(name)
 
+    async def documents_changed(self) -> None:
+        """Go by the subscriptions that files have now: end what is gone, arm what is new."""
+        if not self._connected or self._draining:
+            return
+        before = {(one.pubsub, one.topic): one for one in self.subscriptions}
+        self.subscriptions = merged(self._discovered, declared(self._host.components.documents, self._app_id))
+        after = {(one.pubsub, one.topic): one for one in self.subscriptions}
+        stale = [place for place, one in before.items() if after.get(place) != one and place in self._armed]
+        await _close([self._armed.pop(place) for place in stale])
+        self._arm_all()
+
     async def configuration_changed(self, store: str, event: ConfigurationEvent) -> None:
         """Tell the application of changed items, one request for each. Raises when it does not take one."""
         for key, item in event.items.items():
@@ -125,11 +138,9 @@ class AppSide:
         if self._host.options.app_health_check:
             await self._health.wait_until_well()
         await self._warn_of_actors()
-        documents = declared(self._host.components.documents, self._host.options.app_id)
-        found: list[AppSubscription] = []
         if self._host.has(Kind.PUBSUB):
-            found = await discovered(self.channel, self._host.options.app_id or "")
-        self.subscriptions = merged(found, documents)
+            self._discovered = await discovered(self.channel, self._app_id or "")
+        self.subscriptions = merged(self._discovered, declared(self._host.components.documents, self._app_id))
         self._connected = True
         _log.info("the application is there; it has %d subscriptions", len(self.subscriptions))
         self._arm_all()
