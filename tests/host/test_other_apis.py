@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.host.support import Embedded, b64, body, component, embedded
@@ -15,6 +15,7 @@ from lapel.configuration import ConfigurationEvent
 from lapel.delivery import Outcome
 from lapel.errors import UnavailableError
 from lapel.host import AccessRules, SecretScope
+from lapel.host.app import AppSide
 from lapel.pubsub import Message
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -180,7 +181,8 @@ async def test_configuration_is_read_and_watched(tmp_path: Path, version: str) -
     source = component(tmp_path, "config", "configuration.local.file", path=str(path))
     base = f"/{version}/configuration/config"
     async with embedded(source) as host:
-        app = host.host.app = Application()
+        app = Application()
+        host.host.app = cast("AppSide", app)
         assert body(await host.ask("GET", f"{base}?key=a")) == {
             "a": {"value": "one", "version": "v7", "metadata": {"m": "n"}}
         }

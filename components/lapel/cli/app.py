@@ -13,6 +13,7 @@ import typer
 from ..descriptor import Kind
 from ..errors import InvalidArgumentError, LapelError
 from ..registry import Registry, default_registry
+from .run import serve
 
 __all__ = [
     "Cipher",
@@ -48,6 +49,7 @@ crypto = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(crypto, name="crypto")
+app.command("run", epilog=EXIT_CODES)(serve)
 
 
 class Cipher(StrEnum):
@@ -175,66 +177,6 @@ def check(
     code = check_components(
         _registry(context), paths, app_id=app_id, namespace=namespace, lenient=lenient, as_json=json
     )
-    raise typer.Exit(code)
-
-
-@app.command("run", epilog=EXIT_CODES)
-def serve(
-    context: typer.Context,
-    app_id: Annotated[str, typer.Option(help="The application: prefixes keys, selects components by scopes.")],
-    paths: Annotated[
-        list[Path] | None,
-        typer.Option("--resources-path", "-d", metavar="PATH", help="Component files, or a folder. Repeatable."),
-    ] = None,
-    http_port: Annotated[
-        int, typer.Option("--http-port", "--dapr-http-port", "-H", help="Where to listen; 0 for a free port.")
-    ] = 3500,
-    address: Annotated[
-        str, typer.Option("--listen-address", "--dapr-listen-addresses", help="The address to listen on.")
-    ] = "127.0.0.1",
-    namespace: Annotated[
-        str | None, typer.Option(envvar="NAMESPACE", help="Leave out components of other namespaces.")
-    ] = None,
-    max_body_size: Annotated[
-        str, typer.Option("--max-body-size", help="Largest body, as 4Mi; -1 for no limit.")
-    ] = "4Mi",
-    read_buffer_size: Annotated[
-        str, typer.Option("--read-buffer-size", help="Largest request line and headers, as 4Ki.")
-    ] = "4Ki",
-    shutdown_seconds: Annotated[
-        float,
-        typer.Option(
-            "--graceful-shutdown-seconds",
-            "--dapr-graceful-shutdown-seconds",
-            help="How long requests under way may take at the end.",
-        ),
-    ] = 5.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-    lenient: Lenient = False,
-) -> None:
-    """Serve Dapr's HTTP API over component files.
-
-    The environment variable DAPR_API_TOKEN, when set, is what callers must send. SIGTERM, SIGINT and the shutdown API
-    end it gracefully; a second signal at once.
-    """
-    from ..values import parse_size
-    from .run import run_host
-
-    try:
-        code = run_host(
-            paths or [],
-            log_level=log_level,
-            app_id=app_id,
-            namespace=namespace,
-            address=address,
-            http_port=http_port,
-            max_body_size=int(parse_size(max_body_size)),
-            read_buffer_size=int(parse_size(read_buffer_size)),
-            graceful_shutdown_seconds=shutdown_seconds,
-            unknown="warn" if lenient else "error",
-        )
-    except InvalidArgumentError as exc:
-        raise typer.BadParameter(exc.message) from exc
     raise typer.Exit(code)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ..assembly import Components
 from ..descriptor import Kind
 from ..errors import ClosedError
+from ..manifest import Manifest, load_manifests
 from .access import AccessRules
 from .api import routes
+from .configuration import HostConfiguration
 from .options import HostOptions
 from .routing import Route, Router
 
@@ -61,7 +64,8 @@ class RequestHook(Protocol):
 class Host:
     """Components behind an API. `async with` it, or call `start` and `stop`; all from one event loop.
 
-    `source` is what `open_components` takes. `rules` say which APIs there are and which secrets may be read.
+    `source` is what `open_components` takes. `configuration` says which APIs there are, which secrets may be read, and
+    which components may not be; `rules` take the place of its first two.
     """
 
     def __init__(
@@ -69,10 +73,12 @@ class Host:
         source: Source | Iterable[Source],
         options: HostOptions | None = None,
         *,
+        configuration: HostConfiguration | None = None,
         rules: AccessRules | None = None,
     ) -> None:
         self.options = options or HostOptions()
-        self.rules = rules or AccessRules()
+        self.configuration = configuration or HostConfiguration()
+        self.rules = rules or self.configuration.rules
         self.app = _app_side(self)
         """The application's side; None without `app_port`."""
         self.parts: list[Part] = [] if self.app is None else [self.app]
@@ -153,7 +159,7 @@ class Host:
         options = self.options
         components = Components(app_id=options.app_id, namespace=options.namespace, unknown=options.unknown)
         try:
-            await components.load(self._source)
+            await components.load(await self._permitted())
             self._components = components
             for part in self.parts:
                 await part.start()
@@ -162,6 +168,18 @@ class Host:
             await components.aclose()
             raise
         self.ready = not self._stopped
+
+    async def _permitted(self) -> Any:
+        """Return the source. Raises `ConfigurationError` when it has a component that the configuration denies."""
+        source = self._source
+        if self.configuration.denied_components:
+            if not isinstance(source, (str, os.PathLike, Manifest)):
+                source = list(source)
+            options = self.options
+            loaded = await asyncio.to_thread(load_manifests, source, app_id=options.app_id, namespace=options.namespace)
+            for manifest in loaded.components:
+                self.configuration.check(manifest)
+        return source
 
 
 def _app_side(host: Host) -> AppSide | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ..errors import InvalidArgumentError
@@ -65,6 +66,17 @@ class HostOptions:
 
     api_token: str | None = field(default_factory=lambda: _from_environment("DAPR_API_TOKEN"), repr=False)
     """What the header `dapr-api-token` must be. None lets everybody in. Default: `DAPR_API_TOKEN`."""
+
+    # what operators see (only `lapel run` has the first three)
+
+    configuration: Path | None = None
+    """A file with one document of kind `Configuration`."""
+    metrics_port: int | None = None
+    """Where Prometheus finds `/metrics`. None: nowhere."""
+    watch: bool = False
+    """Reload component files when they change."""
+    status_page: bool = True
+    """Show a page at `/` with components, subscriptions and recent errors."""
 
     # component files
 
