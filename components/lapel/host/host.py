@@ -17,6 +17,7 @@ from .api import routes
 from .configuration import HostConfiguration
 from .options import HostOptions
 from .routing import Route, Router
+from .status import StatusPage
 
 if TYPE_CHECKING:
     from ..assembly import Source
@@ -93,7 +94,12 @@ class Host:
         self._components: Components | None = None
         self._starting: asyncio.Task[None] | None = None
         self._stopped = False
-        self.router = Router(route for route in routes(self) if self.rules.serves(route))
+        served = [route for route in routes(self) if self.rules.serves(route)]
+        if self.options.status_page:
+            page = StatusPage(self)
+            self.parts.append(page)
+            served += page.routes()
+        self.router = Router(served)
 
     @property
     def components(self) -> Components:
