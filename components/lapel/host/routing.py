@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
 from .errors import plain_error
@@ -25,7 +25,11 @@ class Route:
 
     `template` is its path; `{name}` is one segment and `{name...}` the rest of the path, both not empty. `group` is
     the name that API allow and deny lists use. `body` says what the handler wants: nothing, all of it, or a stream.
-    An `open` route needs no token. `summary` goes into the OpenAPI document.
+    An `open` route needs no token.
+
+    The rest is for the OpenAPI document: `accepts` is the type of the body (a mapping of names to types, `str` for
+    text, `bytes` for anything), `query` and `headers` the names of what it reads there, `answers` its good statuses,
+    none for a route that only refuses.
     """
 
     methods: tuple[str, ...]
@@ -35,6 +39,10 @@ class Route:
     summary: str
     body: Literal["none", "whole", "stream"] = "none"
     open: bool = False
+    accepts: Any = None
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    answers: tuple[int, ...] = (200,)
 
     @property
     def version(self) -> str:

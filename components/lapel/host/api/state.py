@@ -23,7 +23,7 @@ from ...state import DeleteOperation, SetOperation, StateItem, StateStore
 from ..errors import HostError, bad_request, error_info, help_link, malformed, reason, resource_info
 from ..http import JSON, NO_CONTENT, NO_METADATA, Request, Response, metadata_headers
 from ..protojson import decode, is_json_text, rfc3339
-from ..routing import Route
+from ..routing import Handler, Route
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -42,7 +42,7 @@ class _Item(msgspec.Struct, gc=False):
     """One item of a save, and the request of a transaction's operation."""
 
     key: str | None = None
-    value: msgspec.Raw = msgspec.Raw(b"null")
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     etag: str | None = None
     metadata: dict[str, str] | None = None
     options: _Options | None = None
@@ -73,16 +73,32 @@ _transaction = msgspec.json.Decoder(_Transaction)
 def routes(host: Host) -> list[Route]:
     """Return the routes of this API."""
     api = _State(host)
-    save = ("POST", "PUT")
     store, key = "/v1.0/state/{store}", "/v1.0/state/{store}/{key}"
-    query = "/v1.0-alpha1/state/{store}/query"
+    search = "/v1.0-alpha1/state/{store}/query"
+    ttl, content_type, consistency = "metadata.ttlInSeconds", "metadata.contentType", "consistency"
+
+    def body(template: str, handler: Handler, summary: str, accepts: Any, *answers: int) -> Route:
+        query = (ttl, content_type)
+        return Route(
+            ("POST", "PUT"), template, handler, "state", summary, "whole", accepts=accepts, query=query, answers=answers
+        )
+
     return [
-        Route(save, store, api.save, "state", "Save one or several items", "whole"),
-        Route(("GET",), key, api.get, "state", "Read one item"),
-        Route(("DELETE",), key, api.delete, "state", "Remove one item"),
-        Route(save, f"{store}/bulk", api.bulk_get, "state", "Read several items", "whole"),
-        Route(save, f"{store}/transaction", api.transaction, "state", "Apply operations together", "whole"),
-        Route(save, query, api.query, "state", "Find JSON values", "whole"),
+        body(store, api.save, "Save one or several items", list[_Item], 204),
+        Route(("GET",), key, api.get, "state", "Read one item", query=(consistency,), answers=(200, 204)),
+        Route(
+            ("DELETE",),
+            key,
+            api.delete,
+            "state",
+            "Remove one item",
+            query=(consistency, "concurrency"),
+            headers=("If-Match",),
+            answers=(204,),
+        ),
+        body(f"{store}/bulk", api.bulk_get, "Read several items", _BulkGet, 200),
+        body(f"{store}/transaction", api.transaction, "Apply operations together", _Transaction, 204),
+        body(search, api.query, "Find JSON values", {"filter": dict, "sort": list, "page": dict}, 200, 204),
     ]
 
 
@@ -266,7 +282,7 @@ class _State:
         _check_words(store, options, metadata)
         return SetOperation(
             item.key,
-            bytes(item.value),
+            b"null" if isinstance(item.value, msgspec.UnsetType) else bytes(item.value),
             item.etag,
             options.concurrency,
             options.consistency,
