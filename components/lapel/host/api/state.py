@@ -278,8 +278,13 @@ class _State:
         if not item.key:
             raise malformed('"key" is a required field')
         self._check_key(store, item.key)
-        options = item.options or _NO_OPTIONS
-        _check_words(store, options, metadata)
+        options = item.options
+        if options is None:
+            options = _NO_OPTIONS
+        else:
+            _check_words(store, options)
+        if metadata:
+            _check_ttl(store, metadata)
         return SetOperation(
             item.key,
             b"null" if isinstance(item.value, msgspec.UnsetType) else bytes(item.value),
@@ -309,12 +314,16 @@ _WHOLE = re.compile("-?[0-9]{1,12}")
 _WORDS = {"concurrency": ("", "first-write", "last-write"), "consistency": ("", "strong", "eventual")}
 
 
-def _check_words(store: str, options: _Options, metadata: Mapping[str, str]) -> None:
+def _check_words(store: str, options: _Options) -> None:
     """Refuse options of one item before any item is written."""
     for what, allowed in _WORDS.items():
         word = getattr(options, what)
         if word and word not in allowed:
             raise malformed(f"failed saving state in state store {store}: unrecognized {what} model '{word}'")
+
+
+def _check_ttl(store: str, metadata: Mapping[str, str]) -> None:
+    """Refuse a lifetime of one item before any item is written."""
     ttl = metadata.get("ttlInSeconds")
     if ttl and not (_WHOLE.fullmatch(ttl) and -1 <= int(ttl) < 2**31):
         raise malformed(f"failed saving state in state store {store}: incorrect value for metadata 'ttlInSeconds'")
