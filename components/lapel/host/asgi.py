@@ -69,7 +69,9 @@ class HostApp:
     async def _respond(self, scope: Any, receive: Receive) -> Response:
         method: str = scope["method"]
         try:
-            raw_path = under_root(_raw_path(scope), scope.get("root_path", ""))
+            raw_path = _raw_path(scope)
+            if root := scope.get("root_path"):
+                raw_path = under_root(raw_path, root)
             found = self.host.router.find(method, raw_path)
             headers = scope["headers"]
             if self._token is not None and not (found and found[0].open):
@@ -164,7 +166,7 @@ def _raw_path(scope: Any) -> str:
     if raw is None:  # the key is optional in ASGI; without it an escaped slash cannot be told from a plain one
         return quote(scope["path"], safe="/:@!$&'()*,;=~-._")
     path: str = raw.decode("latin-1")
-    return path.partition("?")[0]
+    return path if "?" not in path else path.partition("?")[0]
 
 
 def _check_escapes(query: bytes) -> None:

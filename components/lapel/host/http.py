@@ -8,16 +8,26 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from ..state.types import NO_METADATA
 from .errors import ClientGoneError, plain_error
 
-__all__ = ["JSON", "NO_CONTENT", "Message", "Receive", "Request", "Response", "StreamResponse", "metadata_headers"]
+__all__ = [
+    "JSON",
+    "NO_CONTENT",
+    "NO_METADATA",
+    "Message",
+    "Receive",
+    "Request",
+    "Response",
+    "StreamResponse",
+    "metadata_headers",
+]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 JSON = b"application/json"
-NO_METADATA: Mapping[str, str] = {}
 _PREFIX = "metadata."
 
 
@@ -108,10 +118,11 @@ class Response:
     ) -> None:
         self.status = status
         self.body = body
-        self.headers: list[tuple[bytes, bytes]] = []
-        if content_type is not None:
-            self.headers += ((b"content-type", content_type), (b"content-length", b"%d" % len(body)))
-        self.headers += headers
+        self.headers: list[tuple[bytes, bytes]] = (
+            list(headers)
+            if content_type is None
+            else [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+        )
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> Response:

@@ -16,8 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import UnavailableError
 from .asgi import HostApp
+from .options import HostOptions
 
-__all__ = ["new_event_loop", "serve"]
+__all__ = ["configuration", "new_event_loop", "serve"]
 
 BACKLOG = 2048
 IDLE_SECONDS = 75
@@ -49,20 +50,7 @@ async def serve(app: HostApp, *, listening: Callable[[str, int], None] | None = 
     host, options = app.host, app.host.options
     with _listen(options.address, options.http_port) as listener, _signals(host.stopping) as forced:
         async with host:
-            config = uvicorn.Config(
-                app,
-                http=_protocol(options.read_buffer_size + SLACK),
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=IDLE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(options.graceful_shutdown_seconds)),
-            )
+            config = configuration(app, options)
             address, port = listener.getsockname()[:2]
             server = _Server(config, lambda: listening(address, port) if listening is not None else None)
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="lapel http server")
@@ -77,6 +65,24 @@ async def serve(app: HostApp, *, listening: Callable[[str, int], None] | None = 
                     await serving
                 finally:
                     forcing.cancel()
+
+
+def configuration(app: Any, options: HostOptions) -> uvicorn.Config:
+    """Return how uvicorn serves an ASGI application here: nothing around it that a host does not need."""
+    return uvicorn.Config(
+        app,
+        http=_protocol(options.read_buffer_size + SLACK),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(options.graceful_shutdown_seconds)),
+    )
 
 
 class _Server(uvicorn.Server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import openapi
 from . import (
     bindings,
     configuration,
@@ -37,6 +38,7 @@ _APIS = (
     health,
     metadata,
     shutdown,
+    openapi,
     unimplemented,
 )
 

@@ -60,7 +60,16 @@ def routes(host: Host) -> list[Route]:
         return Response(200, await response.read(), JSON, headers)
 
     return [
-        Route(("POST", "PUT"), "/v1.0/bindings/{name}", invoke, "bindings", "Invoke an output binding", "whole"),
+        Route(
+            ("POST", "PUT"),
+            "/v1.0/bindings/{name}",
+            invoke,
+            "bindings",
+            "Invoke an output binding",
+            "whole",
+            accepts=_Invocation,
+            answers=(200, 204),
+        ),
     ]
 
 

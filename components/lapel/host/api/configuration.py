@@ -26,8 +26,23 @@ def routes(host: Host) -> list[Route]:
         route
         for version in ("v1.0", "v1.0-alpha1")
         for route in (
-            Route(("GET",), f"/{version}/configuration/{{store}}", api.get, group, "Read items"),
-            Route(("GET",), f"/{version}/configuration/{{store}}/subscribe", api.subscribe, group, "Watch items"),
+            Route(
+                ("GET",),
+                f"/{version}/configuration/{{store}}",
+                api.get,
+                group,
+                "Read items",
+                query=("key",),
+                answers=(200, 204),
+            ),
+            Route(
+                ("GET",),
+                f"/{version}/configuration/{{store}}/subscribe",
+                api.subscribe,
+                group,
+                "Watch items",
+                query=("key",),
+            ),
             Route(
                 ("GET",),
                 f"/{version}/configuration/{{store}}/{{id}}/unsubscribe",

@@ -10,7 +10,7 @@ from ...descriptor import Kind
 from ...errors import LapelError
 from ..errors import HostError, reason
 from ..http import Request, Response, StreamResponse
-from ..routing import Route
+from ..routing import Handler, Route
 from ..spool import spooled
 from .lookup import find
 
@@ -60,12 +60,23 @@ def routes(host: Host) -> list[Route]:
         key_name = request.header(b"dapr-key-name") or None
         return _answer(lambda: provider.decrypt_stream(request.stream(), key_name=key_name))
 
+    sealing = (
+        "dapr-key-name",
+        "dapr-key-wrap-algorithm",
+        "dapr-data-encryption-cipher",
+        "dapr-omit-decryption-key-name",
+        "dapr-decryption-key-name",
+    )
+
+    def put(template: str, handler: Handler, summary: str, headers: tuple[str, ...]) -> Route:
+        return Route(("PUT",), template, handler, "crypto", summary, "stream", headers=headers)
+
     return [
         route
         for version in ("v1.0-alpha1", "v1.0")
         for route in (
-            Route(("PUT",), f"/{version}/crypto/{{name}}/encrypt", encrypt, "crypto", "Encrypt a document", "stream"),
-            Route(("PUT",), f"/{version}/crypto/{{name}}/decrypt", decrypt, "crypto", "Decrypt a document", "stream"),
+            put(f"/{version}/crypto/{{name}}/encrypt", encrypt, "Encrypt a document", sealing),
+            put(f"/{version}/crypto/{{name}}/decrypt", decrypt, "Decrypt a document", sealing[:1]),
         )
     ]
 

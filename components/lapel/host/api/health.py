@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import HostError
 from ..http import NO_CONTENT, Request, Response
-from ..routing import Route
+from ..routing import Handler, Route
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -30,7 +30,10 @@ def routes(host: Host) -> list[Route]:
             raise HostError(500, "ERR_OUTBOUND_HEALTH_NOT_READY", "dapr outbound is not ready")
         return NO_CONTENT
 
+    def get(template: str, handler: Handler, summary: str, *query: str) -> Route:
+        return Route(("GET",), template, handler, "healthz", summary, open=True, query=query, answers=(204,))
+
     return [
-        Route(("GET",), "/v1.0/healthz", healthz, "healthz", "Whether host and application are ready", open=True),
-        Route(("GET",), "/v1.0/healthz/outbound", outbound, "healthz", "Whether the components are ready", open=True),
+        get("/v1.0/healthz", healthz, "Whether host and application are ready", "appid"),
+        get("/v1.0/healthz/outbound", outbound, "Whether the components are ready"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...descriptor import Kind
@@ -10,7 +11,7 @@ from ...lock import LockStore
 from ..errors import HostError, malformed, reason
 from ..http import Request, Response
 from ..protojson import Fields
-from ..routing import Route
+from ..routing import Handler, Route
 from .lookup import find
 
 if TYPE_CHECKING:
@@ -64,11 +65,17 @@ def routes(host: Host) -> list[Route]:
             raise HostError(500, "ERR_UNLOCK", f"failed to release lock: {reason(exc)}") from exc
         return Response.json({"status": int(status)})
 
+    held = {"resourceId": str, "lockOwner": str}
+    wanted = {**held, "expiryInSeconds": int}
+
+    def post(template: str, handler: Handler, summary: str, accepts: Mapping[str, type]) -> Route:
+        return Route(("POST",), template, handler, "lock", summary, "whole", accepts=accepts)
+
     return [
         route
         for version in ("v1.0-alpha1", "v1.0-alpha")
         for route in (
-            Route(("POST",), f"/{version}/lock/{{store}}", lock, "lock", "Take a lock if it is free", "whole"),
-            Route(("POST",), f"/{version}/unlock/{{store}}", unlock, "unlock", "Give a lock back", "whole"),
+            post(f"/{version}/lock/{{store}}", lock, "Take a lock if it is free", wanted),
+            post(f"/{version}/unlock/{{store}}", unlock, "Give a lock back", held),
         )
     ]

@@ -56,7 +56,16 @@ def routes(host: Host) -> list[Route]:
 
     return [
         Route(("GET",), "/v1.0/metadata", get, "metadata", "What is running here"),
-        Route(("PUT",), "/v1.0/metadata/{key}", put, "metadata", "Set a custom attribute", "whole"),
+        Route(
+            ("PUT",),
+            "/v1.0/metadata/{key}",
+            put,
+            "metadata",
+            "Set a custom attribute",
+            "whole",
+            accepts=str,
+            answers=(204,),
+        ),
     ]
 
 

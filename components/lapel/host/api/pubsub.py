@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,7 +18,7 @@ from ...pubsub.request_metadata import raw_payload, ttl_of
 from ..errors import HostError, error_info, reason, resource_info
 from ..http import NO_CONTENT, NO_METADATA, Request, Response, metadata_headers
 from ..protojson import decode
-from ..routing import Route
+from ..routing import Handler, Route
 from ..tracecontext import trace_of
 from .lookup import find
 
@@ -33,7 +33,7 @@ LONGEST_HEADER = 4096
 
 class _Entry(msgspec.Struct, gc=False):
     entry_id: str | None = msgspec.field(default=None, name="entryId")
-    event: msgspec.Raw = msgspec.Raw(b"null")
+    event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     content_type: str | None = msgspec.field(default=None, name="contentType")
     metadata: dict[str, str] | None = None
 
@@ -44,17 +44,32 @@ _entries = msgspec.json.Decoder(list[_Entry])
 def routes(host: Host) -> list[Route]:
     """Return the routes of this API."""
     api = _Publish(host)
-    methods = ("POST", "PUT")
     one, several, bulk = "/v1.0/publish", "/v1.0-alpha1/publish/bulk", "/v1.0/publish/bulk"
-    publish, summary = "publish", "Publish several events"
+
+    def route(template: str, handler: Handler, summary: str, accepts: Any = None) -> Route:
+        query = ("metadata.ttlInSeconds", "metadata.rawPayload") if accepts else ()
+        answers = (204,) if accepts else ()
+        return Route(
+            ("POST", "PUT"),
+            template,
+            handler,
+            "publish",
+            summary,
+            "whole",
+            accepts=accepts,
+            query=query,
+            answers=answers,
+        )
+
+    topic = "{pubsub}/{topic...}"
     return [
-        Route(methods, one, api.nameless, publish, "Refused: it names no component", "whole"),
-        Route(methods, several, api.nameless, publish, "Refused: it names no component", "whole"),
-        Route(methods, f"{one}/{{pubsub}}", api.topicless, publish, "Refused: it names no topic", "whole"),
-        Route(methods, f"{several}/{{pubsub}}", api.topicless, publish, "Refused: it names no topic", "whole"),
-        Route(methods, f"{one}/{{pubsub}}/{{topic...}}", api.publish, publish, "Publish one event", "whole"),
-        Route(methods, f"{several}/{{pubsub}}/{{topic...}}", api.bulk_publish, publish, summary, "whole"),
-        Route(methods, f"{bulk}/{{pubsub}}/{{topic...}}", api.bulk_publish, publish, summary, "whole"),
+        route(one, api.nameless, "Refused: it names no component"),
+        route(several, api.nameless, "Refused: it names no component"),
+        route(f"{one}/{{pubsub}}", api.topicless, "Refused: it names no topic"),
+        route(f"{several}/{{pubsub}}", api.topicless, "Refused: it names no topic"),
+        route(f"{one}/{topic}", api.publish, "Publish one event", bytes),
+        route(f"{several}/{topic}", api.bulk_publish, "Publish several events", list[_Entry]),
+        route(f"{bulk}/{topic}", api.bulk_publish, "Publish several events", list[_Entry]),
     ]
 
 
@@ -213,13 +228,14 @@ def _wrong_entries(name: str, topic: str, why: str) -> HostError:
 
 def _data_of(entry: _Entry) -> bytes:
     """Return the bytes of an event, which its content type says how to read. Raises `ValueError`."""
+    event = b"null" if isinstance(entry.event, msgspec.UnsetType) else bytes(entry.event)
     kind = (entry.content_type or "").partition(";")[0].strip().lower()
     if is_json(kind) or kind == CLOUD_EVENT_CONTENT_TYPE:
-        return bytes(entry.event)
+        return event
     if not (kind.startswith("text/") or kind in ("application/xml", "application/octet-stream")):
         raise ValueError(f"content type {entry.content_type or ''!r} is not one that a bulk takes")
     try:
-        text = msgspec.json.decode(entry.event, type=str)
+        text = msgspec.json.decode(event, type=str)
     except msgspec.MsgspecError:
         raise ValueError(f"an event of type {kind} must be a JSON string") from None
     if kind != "application/octet-stream":

@@ -21,4 +21,4 @@ def routes(host: Host) -> list[Route]:
         host.stopping.set()
         return NO_CONTENT
 
-    return [Route(("POST",), "/v1.0/shutdown", shutdown, "shutdown", "End the host gracefully")]
+    return [Route(("POST",), "/v1.0/shutdown", shutdown, "shutdown", "End the host gracefully", answers=(204,))]

@@ -23,7 +23,7 @@ from ...state import DeleteOperation, SetOperation, StateItem, StateStore
 from ..errors import HostError, bad_request, error_info, help_link, malformed, reason, resource_info
 from ..http import JSON, NO_CONTENT, NO_METADATA, Request, Response, metadata_headers
 from ..protojson import decode, is_json_text, rfc3339
-from ..routing import Route
+from ..routing import Handler, Route
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -42,7 +42,7 @@ class _Item(msgspec.Struct, gc=False):
     """One item of a save, and the request of a transaction's operation."""
 
     key: str | None = None
-    value: msgspec.Raw = msgspec.Raw(b"null")
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     etag: str | None = None
     metadata: dict[str, str] | None = None
     options: _Options | None = None
@@ -73,16 +73,32 @@ _transaction = msgspec.json.Decoder(_Transaction)
 def routes(host: Host) -> list[Route]:
     """Return the routes of this API."""
     api = _State(host)
-    save = ("POST", "PUT")
     store, key = "/v1.0/state/{store}", "/v1.0/state/{store}/{key}"
-    query = "/v1.0-alpha1/state/{store}/query"
+    search = "/v1.0-alpha1/state/{store}/query"
+    ttl, content_type, consistency = "metadata.ttlInSeconds", "metadata.contentType", "consistency"
+
+    def body(template: str, handler: Handler, summary: str, accepts: Any, *answers: int) -> Route:
+        query = (ttl, content_type)
+        return Route(
+            ("POST", "PUT"), template, handler, "state", summary, "whole", accepts=accepts, query=query, answers=answers
+        )
+
     return [
-        Route(save, store, api.save, "state", "Save one or several items", "whole"),
-        Route(("GET",), key, api.get, "state", "Read one item"),
-        Route(("DELETE",), key, api.delete, "state", "Remove one item"),
-        Route(save, f"{store}/bulk", api.bulk_get, "state", "Read several items", "whole"),
-        Route(save, f"{store}/transaction", api.transaction, "state", "Apply operations together", "whole"),
-        Route(save, query, api.query, "state", "Find JSON values", "whole"),
+        body(store, api.save, "Save one or several items", list[_Item], 204),
+        Route(("GET",), key, api.get, "state", "Read one item", query=(consistency,), answers=(200, 204)),
+        Route(
+            ("DELETE",),
+            key,
+            api.delete,
+            "state",
+            "Remove one item",
+            query=(consistency, "concurrency"),
+            headers=("If-Match",),
+            answers=(204,),
+        ),
+        body(f"{store}/bulk", api.bulk_get, "Read several items", _BulkGet, 200),
+        body(f"{store}/transaction", api.transaction, "Apply operations together", _Transaction, 204),
+        body(search, api.query, "Find JSON values", {"filter": dict, "sort": list, "page": dict}, 200, 204),
     ]
 
 
@@ -262,11 +278,16 @@ class _State:
         if not item.key:
             raise malformed('"key" is a required field')
         self._check_key(store, item.key)
-        options = item.options or _NO_OPTIONS
-        _check_words(store, options, metadata)
+        options = item.options
+        if options is None:
+            options = _NO_OPTIONS
+        else:
+            _check_words(store, options)
+        if metadata:
+            _check_ttl(store, metadata)
         return SetOperation(
             item.key,
-            bytes(item.value),
+            b"null" if isinstance(item.value, msgspec.UnsetType) else bytes(item.value),
             item.etag,
             options.concurrency,
             options.consistency,
@@ -293,12 +314,16 @@ _WHOLE = re.compile("-?[0-9]{1,12}")
 _WORDS = {"concurrency": ("", "first-write", "last-write"), "consistency": ("", "strong", "eventual")}
 
 
-def _check_words(store: str, options: _Options, metadata: Mapping[str, str]) -> None:
+def _check_words(store: str, options: _Options) -> None:
     """Refuse options of one item before any item is written."""
     for what, allowed in _WORDS.items():
         word = getattr(options, what)
         if word and word not in allowed:
             raise malformed(f"failed saving state in state store {store}: unrecognized {what} model '{word}'")
+
+
+def _check_ttl(store: str, metadata: Mapping[str, str]) -> None:
+    """Refuse a lifetime of one item before any item is written."""
     ttl = metadata.get("ttlInSeconds")
     if ttl and not (_WHOLE.fullmatch(ttl) and -1 <= int(ttl) < 2**31):
         raise malformed(f"failed saving state in state store {store}: incorrect value for metadata 'ttlInSeconds'")

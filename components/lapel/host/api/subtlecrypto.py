@@ -27,7 +27,7 @@ Operation = Callable[[SubtleCrypto, Fields], Awaitable[dict[str, Any]]]
 def routes(host: Host) -> list[Route]:
     """Return the routes of this API."""
 
-    def route(word: str, operation: Operation, failure: str, summary: str) -> Route:
+    def route(word: str, operation: Operation, failure: str, summary: str, *names: str) -> Route:
         async def handler(request: Request) -> Response:
             provider = provider_of(host, request.parameters[0])
             fields = Fields(request.body)
@@ -39,16 +39,19 @@ def routes(host: Host) -> list[Route]:
             return Response.json({key: _shown(value) for key, value in answer.items() if value})
 
         template = f"/v1.0-alpha1/subtlecrypto/{{name}}/{word}"
-        return Route(("POST",), template, handler, "subtlecrypto", summary, "whole")
+        accepts: dict[str, type] = dict.fromkeys(names, bytes)
+        accepts |= {"name": str, "format": str} if word == "getkey" else {"algorithm": str, "keyName": str}
+        return Route(("POST",), template, handler, "subtlecrypto", summary, "whole", accepts=accepts)
 
+    sealing, opening = ("nonce", "associatedData"), ("nonce", "associatedData", "tag")
     return [
         route("getkey", _get_key, "failed to retrieve key", "Read a public key"),
-        route("encrypt", _encrypt, "failed to encrypt", "Encrypt a short message"),
-        route("decrypt", _decrypt, "failed to decrypt", "Decrypt a short message"),
-        route("wrapkey", _wrap_key, "failed to wrap key", "Encrypt key material"),
-        route("unwrapkey", _unwrap_key, "failed to unwrap key", "Decrypt key material"),
-        route("sign", _sign, "failed to sign", "Sign a digest"),
-        route("verify", _verify, "failed to verify signature", "Check a signature"),
+        route("encrypt", _encrypt, "failed to encrypt", "Encrypt a short message", "plaintext", *sealing),
+        route("decrypt", _decrypt, "failed to decrypt", "Decrypt a short message", "ciphertext", *opening),
+        route("wrapkey", _wrap_key, "failed to wrap key", "Encrypt key material", "plaintextKey", *sealing),
+        route("unwrapkey", _unwrap_key, "failed to unwrap key", "Decrypt key material", "wrappedKey", *opening),
+        route("sign", _sign, "failed to sign", "Sign a digest", "digest"),
+        route("verify", _verify, "failed to verify signature", "Check a signature", "digest", "signature"),
     ]
 
 

@@ -43,7 +43,7 @@ def routes(host: Host) -> list[Route]:
     async def absent(request: Request) -> Response:
         raise _UNIMPLEMENTED
 
-    return [Route(_METHODS, template, absent, group, "Not implemented") for template, group in _ABSENT]
+    return [Route(_METHODS, template, absent, group, "Not implemented", answers=()) for template, group in _ABSENT]
 
 
 def no_route(headers: Iterable[tuple[bytes, bytes]]) -> Response:
