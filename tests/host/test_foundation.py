@@ -69,7 +69,7 @@ async def test_an_escape_that_is_no_text_is_refused(store: Path, target: str) ->
 @pytest.mark.parametrize(
     ("method", "target"),
     [
-        ("GET", "/"),
+        ("POST", "/"),
         ("GET", "/v1.0"),
         ("GET", "/v2.0/state/store/k"),
         ("GET", "/v1.0/nothing/x"),
