@@ -16,6 +16,7 @@ from ..registry import Registry, default_registry
 
 __all__ = [
     "Cipher",
+    "LogLevel",
     "app",
     "check",
     "conformance",
@@ -55,6 +56,15 @@ class Cipher(StrEnum):
 
     AES_GCM = "AES-GCM"
     CHACHA20_POLY1305 = "CHACHA20-POLY1305"
+
+
+class LogLevel(StrEnum):
+    """How much a host logs."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -209,7 +219,7 @@ def serve(
             help="How long requests under way may take at the end.",
         ),
     ] = 5.0,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="What is logged.")] = LogLevel.INFO,
     lenient: Lenient = False,
 ) -> None:
     """Serve Dapr's HTTP API over component files.
@@ -223,7 +233,7 @@ def serve(
     try:
         code = run_host(
             paths or [],
-            log_level=log_level,
+            log_level=log_level.value,
             app_id=app_id,
             namespace=namespace,
             address=address,
