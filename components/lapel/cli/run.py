@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +15,18 @@ import typer
 
 from ..errors import AssemblyError, InvalidArgumentError, LapelError, MissingExtraError
 
-__all__ = ["run_host", "serve"]
+__all__ = ["LogLevel", "run_host", "serve"]
 
 COMMAND = 'pip install "lapel[host]"'
+
+
+class LogLevel(StrEnum):
+    """How much a host logs."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def serve(
@@ -70,12 +80,12 @@ def serve(
             help="How long requests under way may take at the end.",
         ),
     ] = 5.0,
-    metrics_port: Annotated[int, typer.Option(help="Where Prometheus finds /metrics; 0 for nowhere.")] = 9090,
+    metrics_port: Annotated[int, typer.Option(help="Where Prometheus finds /metrics; 0 for nowhere.")] = 0,
     status_page: Annotated[
         bool, typer.Option(help="Show a page at / with components, subscriptions and errors.")
     ] = True,
     watch: Annotated[bool, typer.Option("--watch", help="Reload component files when they change.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="What is logged.")] = LogLevel.INFO,
     log_as_json: Annotated[bool, typer.Option("--log-as-json", help="Write logs as JSON, one object a line.")] = False,
     lenient: Annotated[bool, typer.Option("--lenient", help="Unknown fields are warnings, not errors.")] = False,
 ) -> None:
@@ -86,12 +96,10 @@ def serve(
     """
     from ..values import parse_size
 
-    if log_level.lower() not in ("debug", "info", "warning", "error"):
-        raise typer.BadParameter(f"--log-level is {log_level!r}; expected debug, info, warning or error")
     try:
         code = run_host(
             paths or [],
-            log_level=log_level,
+            log_level=log_level.value,
             log_as_json=log_as_json,
             app_id=app_id,
             namespace=namespace,

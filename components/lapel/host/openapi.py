@@ -46,8 +46,8 @@ def routes(host: Host) -> list[Route]:
 
 
 def document(served: Iterable[Route]) -> dict[str, Any]:
-    """Return the document of these routes; those that answer nothing but an error are left out."""
-    shown = [route for route in served if route.answers]
+    """Return the document of these routes, without those that answer nothing but an error, or that people look at."""
+    shown = [route for route in served if route.answers and route.group != "status"]
     structs = [route.accepts for route in shown if _is_described_by_msgspec(route.accepts)]
     bodies, schemas = msgspec.json.schema_components(structs, ref_template=_REFERENCE + "{name}")
     described = dict(zip((id(struct) for struct in structs), bodies, strict=True))
