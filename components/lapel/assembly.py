@@ -121,6 +121,16 @@ class Components(Members):
         # Those left out for a reason that may pass: their secret store does not answer.
         self._waiting: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """The documents that are not components, of every file that was loaded, whatever their scope."""
+        return tuple(self._documents)
+
+    def use_documents(self, documents: Iterable[Document]) -> None:
+        """Take other documents in place of those there are. Components that are opened from now on go by them."""
+        self._documents = list(documents)
+        self.resiliency, _ = read_resiliency(self._documents, app_id=self.app_id, namespace=self.namespace)
+
     async def load(self, source: Source | Iterable[Source]) -> None:
         """Open every component of `source` beside those that are open. All or none, but for `ignoreErrors`.
 
@@ -135,8 +145,7 @@ class Components(Members):
                 if manifest.name in self._members
             ]
             await self._check(loaded, taken)
-            self._documents += loaded.others
-            self.resiliency, _ = read_resiliency(self._documents, app_id=self.app_id, namespace=self.namespace)
+            self.use_documents([*self._documents, *loaded.others])
             await self._open_all(loaded.components)
 
     async def add(self, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ LapelError
 │   ├── EtagMismatchError                the stored item changed, exists already or is gone
 │   └── EtagInvalidError                 the text cannot be an etag of this backend
 ├── PermissionDeniedError                credentials refused, or not allowed to do this
+│   └── TopicForbiddenError              the component's topic scopes rule this application out
 ├── UnavailableError        retryable    the backend did not take the request: nothing was done
 │   ├── ThrottledError      retryable    it asked us to slow down
 │   └── CircuitOpenError                 a circuit breaker kept the call back
@@ -85,6 +86,7 @@ __all__ = [
     "SettingsError",
     "StorageError",
     "ThrottledError",
+    "TopicForbiddenError",
     "UnavailableError",
     "UnsupportedAlgorithmError",
     "UnsupportedError",
@@ -239,6 +241,10 @@ class EtagInvalidError(EtagError):
 
 class PermissionDeniedError(LapelError):
     """The backend refused the credentials or the operation. Trying again does not help."""
+
+
+class TopicForbiddenError(PermissionDeniedError):
+    """The topic scopes of the component do not let this application use the topic. Nothing was sent."""
 
 
 class UnavailableError(LapelError):

@@ -26,6 +26,7 @@ from .process import Died
 from .provision import Unavailable
 
 _MODULES = (
+    "tests.backends.chromium",
     "tests.backends.redis_technologies",
     "tests.backends.vault",
 )

@@ -28,7 +28,7 @@ from lapel.errors import (
     NotOpenError,
     OperationFailedError,
     OutcomeUnknownTimeoutError,
-    PermissionDeniedError,
+    TopicForbiddenError,
     UnavailableError,
     UnsupportedError,
 )
@@ -375,9 +375,9 @@ async def test_topic_scopes_say_who_may_use_what(app: str, publishes: set[str], 
             if topic in publishes:
                 await bus.publish(topic, b"")
             else:
-                with pytest.raises(PermissionDeniedError, match=denied.format(app, topic)):
+                with pytest.raises(TopicForbiddenError, match=denied.format(app, topic)):
                     await bus.publish(topic, b"")
-            with pytest.raises(UnavailableError if topic in subscribes else PermissionDeniedError):
+            with pytest.raises(UnavailableError if topic in subscribes else TopicForbiddenError):
                 await bus.subscribe(topic, _ignore)
     assert {request.topic for request in driver.requests} == publishes
 
@@ -392,7 +392,7 @@ async def test_without_an_app_id_topic_scopes_do_not_apply() -> None:
 async def test_a_dead_letter_topic_must_be_one_that_the_app_may_publish_to() -> None:
     bus, _ = recording(app_id="app1", **SCOPES)
     async with bus:
-        with pytest.raises(PermissionDeniedError, match="publish to topic 'c'"):
+        with pytest.raises(TopicForbiddenError, match="publish to topic 'c'"):
             await bus.subscribe("b", _ignore, dead_letter_topic="c")
 
 

@@ -13,6 +13,7 @@ import typer
 from ..descriptor import Kind
 from ..errors import InvalidArgumentError, LapelError
 from ..registry import Registry, default_registry
+from .run import serve
 
 __all__ = [
     "Cipher",
@@ -25,6 +26,7 @@ __all__ = [
     "drivers",
     "encrypt",
     "run",
+    "serve",
     "validate",
 ]
 
@@ -47,6 +49,7 @@ crypto = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(crypto, name="crypto")
+app.command("run", epilog=EXIT_CODES)(serve)
 
 
 class Cipher(StrEnum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..errors import ConfigurationError, PermissionDeniedError
+from ..errors import ConfigurationError, TopicForbiddenError
 from .settings import SCOPES_FORM, PubSubSettings, parse_scopes
 
 __all__ = ["TopicScopes"]
@@ -35,11 +35,11 @@ class TopicScopes:
         return bool(self._allowed or self._protected or self._publish is not None or self._subscribe is not None)
 
     def check_publish(self, topic: str) -> None:
-        """Raise `PermissionDeniedError` unless the application may publish to this topic."""
+        """Raise `TopicForbiddenError` unless the application may publish to this topic."""
         self._check(topic, self._publish, "publish to", "publishingScopes")
 
     def check_subscribe(self, topic: str) -> None:
-        """Raise `PermissionDeniedError` unless the application may subscribe to this topic."""
+        """Raise `TopicForbiddenError` unless the application may subscribe to this topic."""
         self._check(topic, self._subscribe, "subscribe to", "subscriptionScopes")
 
     def _check(self, topic: str, own: Collection[str] | None, verb: str, field: str) -> None:
@@ -51,7 +51,7 @@ class TopicScopes:
             rule = f"{field} does not name it for this app"
         else:
             return
-        raise PermissionDeniedError(
+        raise TopicForbiddenError(
             f"app {self._app_id!r} may not {verb} topic {topic!r}: {rule}", component=self._component
         )
 
