@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 from joserfc import jwe, jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from lapel.crypto.algorithms import ALGORITHMS, KeyKind
 from lapel.errors import (
     DecryptionError,
     InvalidArgumentError,
@@ -27,7 +28,6 @@ from lapel.errors import (
 )
 from lapel.testing import row
 from lapel_contrib.local.algorithms import (
-    ALGORITHMS,
     ENCRYPTION_ALGORITHMS,
     SIGNATURE_ALGORITHMS,
     decrypt,
@@ -38,7 +38,7 @@ from lapel_contrib.local.algorithms import (
     sign,
     verify,
 )
-from lapel_contrib.local.keys import KeyKind, KeyMaterial, LocalKey
+from lapel_contrib.local.keys import KeyMaterial, LocalKey
 from lapel_contrib.local.symmetric import hchacha20
 
 RSA_KEY = rsa.generate_private_key(65_537, 2_048)

@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapel.crypto import scheme
-from lapel.crypto.header import CIPHERS, KEY_WRAP_ALGORITHMS, MAX_HEADER, Header, HeaderReader, encode
+from lapel.crypto import scheme, segments
+from lapel.crypto.header import CIPHERS, KEY_WRAP_ALGORITHMS, MAX_HEADER, REFUSAL, Header, HeaderReader, encode
 from lapel.crypto.scheme import decrypt_bytes, decrypt_stream, encrypt_bytes, encrypt_stream
 from lapel.errors import (
     DecryptionError,
     InvalidArgumentError,
     InvalidLengthError,
+    InvalidNonceError,
     KeyTypeError,
     NotFoundError,
     NotOpenError,
@@ -413,10 +414,20 @@ async def test_every_cause_that_depends_on_key_or_ciphertext_has_one_text() -> N
     async def zeros(wrapped: bytes, algorithm: str, key_name: str) -> bytes:
         return bytes(32)
 
+    def raising(error: Exception) -> scheme.Unwrap:
+        async def failing(wrapped: bytes, algorithm: str, key_name: str) -> bytes:
+            raise error
+
+        return failing
+
     texts = set()
     cases: list[tuple[bytes, scheme.Unwrap]] = [(bytes(wrong_mac), unwrap), (bytes(wrong_segment), unwrap)]
     cases += [(document[:-1], unwrap), (document + b"x", unwrap)]
     cases += [(document, refused), (document, wrong_length), (document, short), (document, zeros)]
+    cases += [(document, raising(KeyTypeError("canary: RSA"))), (document, raising(InvalidNonceError("canary")))]
+    cases += [(document, raising(UnsupportedAlgorithmError("canary"))), (document[:40], unwrap), (b"text", unwrap)]
+    # The name is the document's, so that the caller did nothing wrong.
+    cases += [(document, raising(InvalidArgumentError("canary: no name of a key")))]
     for data, opener in cases:
         with pytest.raises(DecryptionError) as caught:
             await decrypt_bytes(data, unwrap=opener)
@@ -431,8 +442,7 @@ async def test_every_cause_that_depends_on_key_or_ciphertext_has_one_text() -> N
     "error",
     [
         NotFoundError("no such key"),
-        UnsupportedAlgorithmError("not here"),
-        KeyTypeError("RSA"),
+        InvalidArgumentError("no name of a key"),
         UnavailableError("down"),
         NotOpenError("not open"),
         asyncio.CancelledError(),
@@ -444,7 +454,24 @@ async def test_errors_that_are_not_about_the_document_come_through(error: BaseEx
         raise error
 
     with pytest.raises(type(error)):
-        await decrypt_bytes(await encrypted(b"x"), unwrap=failing)
+        await decrypt_bytes(await encrypted(b"x"), unwrap=failing, key_name="named by the caller")
+
+
+async def test_a_document_for_which_nobody_has_the_key_cannot_be_forged() -> None:
+    """Whatever stands in for a key that does not unwrap, a document made with it must not open."""
+
+    async def refused(wrapped: bytes, algorithm: str, key_name: str) -> bytes:
+        raise DecryptionError("no")
+
+    async def short(wrapped: bytes, algorithm: str, key_name: str) -> bytes:
+        return b"short"
+
+    manifest = b'{"k":"mykey","kw":1,"wfk":"AAAA","cph":1,"np":"AAAAAAAAAA=="}'
+    for stand_in in (bytes(32), b"\xff" * 32, b"short", b""):
+        forged = written_by_hand(b"forged", stand_in, bytes(7), manifest, 1)
+        for opener in (refused, short):
+            with pytest.raises(DecryptionError):
+                await decrypt_bytes(forged, unwrap=opener)
 
 
 MANIFEST = b'{"k":"k","kw":1,"wfk":"AAAA","cph":1,"np":"AAAAAAAAAA=="}'
@@ -481,7 +508,7 @@ async def test_what_is_not_such_a_document_is_refused_before_the_key_is_used(doc
         raise AssertionError("the key was used")
 
     for chunks in ([document], cut(document, 777)):
-        with pytest.raises(DecryptionError, match=r"^not a dapr\.io/enc/v1 document: "):
+        with pytest.raises(DecryptionError, match=f"^{REFUSAL}$"):
             async for _ in decrypt_stream(chunks, unwrap=never):
                 pass
 
@@ -548,7 +575,7 @@ async def test_chunks_that_are_not_bytes_are_refused(chunks: object) -> None:
 
 async def test_more_segments_than_the_nonce_can_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     document = await encrypted(PLAIN[: 3 * SEGMENT])
-    monkeypatch.setattr(scheme, "MAX_SEGMENTS", 2)
+    monkeypatch.setattr(segments, "MAX_SEGMENTS", 2)
     assert read_by_hand(await encrypted(PLAIN[: 2 * SEGMENT])) == PLAIN[: 2 * SEGMENT]
     with pytest.raises(InvalidLengthError):
         await encrypted(PLAIN[: 2 * SEGMENT + 1])

@@ -1,5 +1,6 @@
 """Cryptography: documents of any length, and single operations on a provider's keys."""
 
+from .algorithms import ALGORITHMS, AlgorithmInfo
 from .driver import CryptoDriver
 from .provider import CryptoProvider, SubtleCrypto
 from .types import (
@@ -15,6 +16,8 @@ from .types import (
 )
 
 __all__ = [
+    "ALGORITHMS",
+    "AlgorithmInfo",
     "Ciphertext",
     "CryptoDriver",
     "CryptoProvider",

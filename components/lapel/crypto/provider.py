@@ -13,6 +13,7 @@ from ..component import Component, ComponentOptions
 from ..descriptor import Capability
 from ..errors import LapelError, UnsupportedAlgorithmError
 from ..policy import Effect, Operation
+from .algorithms import ALGORITHMS
 from .driver import CryptoDriver
 from .types import (
     Ciphertext,
@@ -77,7 +78,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
             self._check_names("encrypt", decryption_key_name=decryption_key_name)
         with self._naming("encrypt"):
             result: bytes = await scheme.encrypt_bytes(
-                self._bytes(data, "data", "encrypt"),
+                self._bytes_like(data, "data", "encrypt"),
                 wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
                 key_name=key_name,
                 algorithm=algorithm,
@@ -98,7 +99,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
             self._check_names("decrypt", key_name=key_name)
         with self._naming("decrypt"):
             plain: bytes = await scheme.decrypt_bytes(
-                self._bytes(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
+                self._bytes_like(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
             )
         return plain
 
@@ -188,21 +189,30 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
                 raise self._invalid(f"the {what} holds a lone surrogate, which is not text", operation) from None
 
     def _bytes(self, data: object, what: str, operation: str) -> bytes:
+        return bytes(self._bytes_like(data, what, operation))
+
+    def _bytes_like(self, data: object, what: str, operation: str) -> bytes | bytearray | memoryview:
         if not isinstance(data, bytes | bytearray | memoryview):
             text = f"the {what} must be bytes, not {type(data).__name__}; encode text as UTF-8 first"
             raise self._invalid(text, operation)
-        return bytes(data)
+        return data
+
+    # The format has no place for the nonce of an algorithm that takes one (`A*CBC-NOPAD`), and no writer of it that is
+    # known uses them. Here the nonce goes before the wrapped key.
 
     def _wrapper(self, algorithm: str, key_name: str) -> Any:
         async def wrap(key: bytes) -> bytes:
-            request = WrapKeyRequest(key=key, algorithm=algorithm, key_name=key_name)
-            return (await self._call(WRAP_KEY, self._driver.wrap_key, request)).data
+            nonce = _nonce(algorithm)
+            request = WrapKeyRequest(key=key, algorithm=algorithm, key_name=key_name, nonce=nonce)
+            return (nonce or b"") + (await self._call(WRAP_KEY, self._driver.wrap_key, request)).data
 
         return wrap
 
     async def _unwrap(self, wrapped: bytes, algorithm: str, key_name: str) -> bytes:
         self._offered("wrap", algorithm)
-        request = UnwrapKeyRequest(wrapped=wrapped, algorithm=algorithm, key_name=key_name)
+        size = ALGORITHMS[algorithm].nonce_size
+        nonce = wrapped[:size] if size else None
+        request = UnwrapKeyRequest(wrapped=wrapped[size:], algorithm=algorithm, key_name=key_name, nonce=nonce)
         return await self._call(UNWRAP_KEY, self._driver.unwrap_key, request)
 
     def _offered(self, group: str, algorithm: str) -> None:
@@ -359,11 +369,6 @@ class SubtleCrypto:
 
 
 def _nonce(algorithm: str) -> bytes | None:
-    """Return a random nonce of the algorithm's length, None where it takes none. Source: RFC 7518, RFC 8439."""
-    if algorithm.startswith("XC20P"):
-        return os.urandom(24)
-    if algorithm.startswith("C20P") or algorithm.endswith("GCM"):
-        return os.urandom(12)
-    if "CBC" in algorithm:
-        return os.urandom(16)
-    return None
+    """Return a random nonce of the algorithm's length, None where it takes none."""
+    info = ALGORITHMS.get(algorithm)
+    return os.urandom(info.nonce_size) if info is not None and info.nonce_size else None
