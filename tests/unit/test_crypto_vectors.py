@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Literal
 
 import pytest
@@ -26,13 +27,14 @@ def table(algorithm: str) -> list[Vector]:
     return [vector for source in SOURCES for vector in vectors(source).get(name, [])]
 
 
+@cache
+def loaded(der: bytes, private: bool) -> KeyMaterial:
+    return load_der_private_key(der, None) if private else load_der_public_key(der)  # type: ignore[return-value]  # RSA, EC, Ed25519
+
+
 def key_of(vector: Vector, algorithm: str) -> LocalKey:
-    kind = ALGORITHMS[algorithm].kind
-    if kind == "oct":
-        return LocalKey("k", kind, vector.key, True)
-    load = load_der_public_key if algorithm in SIGNATURE_ALGORITHMS else lambda der: load_der_private_key(der, None)
-    material: KeyMaterial = load(vector.key)  # type: ignore[assignment]  # of the algorithm's kind
-    return LocalKey("k", kind, material, algorithm not in SIGNATURE_ALGORITHMS)
+    kind, private = ALGORITHMS[algorithm].kind, algorithm not in SIGNATURE_ALGORITHMS
+    return LocalKey("k", kind, vector.key if kind == "oct" else loaded(vector.key, private), private)
 
 
 def named(kind: str) -> list[str]:

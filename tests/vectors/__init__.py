@@ -41,6 +41,18 @@ def vectors(source: Source) -> dict[str, list[Vector]]:
 
 
 def _vector(fields: dict[str, str]) -> Vector:
-    names = ("key", "msg", "iv", "aad", "ct", "tag", "sig")
-    key, *rest = (bytes.fromhex(fields.get(name, "")) for name in names)
-    return Vector(fields["id"], key, fields["result"], *rest, note=fields.get("note", ""))
+    def data(name: str) -> bytes:
+        return bytes.fromhex(fields.get(name, ""))
+
+    return Vector(
+        id=fields["id"],
+        key=data("key"),
+        result=fields["result"],
+        msg=data("msg"),
+        iv=data("iv"),
+        aad=data("aad"),
+        ct=data("ct"),
+        tag=data("tag"),
+        sig=data("sig"),
+        note=fields.get("note", ""),
+    )
