@@ -52,7 +52,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
 
     @property
     def algorithms(self) -> Mapping[str, tuple[str, ...]]:
-        """The algorithm names offered, by `encrypt`, `wrap` and `sign`."""
+        """The algorithm names offered, by `encrypt`, `wrap` and `sign`; `ALGORITHMS` tells which keys fit them."""
         return self.descriptor.algorithms
 
     async def encrypt(
