@@ -1,7 +1,8 @@
-"""Published test vectors of Project Wycheproof and of NIST, as tables by algorithm.
+"""Test vectors of Project Wycheproof, of NIST, and of Dapr's own code, as tables by algorithm.
 
-`make.py` makes the tables from the packages that carry the originals. Bytes are hexadecimal; keys of RSA, EC and
-Ed25519 are DER: PKCS#8, or PKIX where only the public part is published.
+`make.py` makes the first two from the packages that carry the originals, `make_dapr.py` the third, whose keys are the
+bytes of key files. Bytes are hexadecimal; in the first two, keys of RSA, EC and Ed25519 are DER: PKCS#8, or PKIX where
+only the public part is published.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Source", "Vector", "vectors"]
 
-Source = Literal["wycheproof", "nist"]
+Source = Literal["wycheproof", "nist", "dapr"]
 
 
 class Vector(NamedTuple):
