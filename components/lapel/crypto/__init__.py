@@ -4,6 +4,7 @@ from .algorithms import ALGORITHMS, AlgorithmInfo
 from .driver import CryptoDriver
 from .provider import CryptoProvider, SubtleCrypto
 from .types import (
+    Bytes,
     Ciphertext,
     DecryptRequest,
     EncryptRequest,
@@ -18,6 +19,7 @@ from .types import (
 __all__ = [
     "ALGORITHMS",
     "AlgorithmInfo",
+    "Bytes",
     "Ciphertext",
     "CryptoDriver",
     "CryptoProvider",

@@ -16,6 +16,7 @@ from ..policy import Effect, Operation
 from .algorithms import ALGORITHMS
 from .driver import CryptoDriver
 from .types import (
+    Bytes,
     Ciphertext,
     DecryptRequest,
     EncryptRequest,
@@ -57,7 +58,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
 
     async def encrypt(
         self,
-        data: bytes,
+        data: Bytes,
         *,
         key_name: str,
         algorithm: str = "A256KW",
@@ -88,7 +89,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
             )
         return result
 
-    async def decrypt(self, data: bytes, *, key_name: str | None = None) -> bytes:
+    async def decrypt(self, data: Bytes, *, key_name: str | None = None) -> bytes:
         """Decrypt a document in memory, all or nothing.
 
         `key_name` None takes the name in the document. Raises `DecryptionError` whatever is wrong with document or
@@ -105,7 +106,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
 
     def encrypt_stream(
         self,
-        chunks: AsyncIterable[bytes] | Iterable[bytes],
+        chunks: AsyncIterable[Bytes] | Iterable[Bytes],
         *,
         key_name: str,
         algorithm: str = "A256KW",
@@ -115,7 +116,8 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
     ) -> AsyncIterator[bytes]:
         """Encrypt a document of any length in constant memory; arguments as for `encrypt`.
 
-        Chunks may be of any size. The source is closed with the result when it is an asynchronous generator.
+        Chunks may be of any size, and change when the next one is asked for. The source is closed with the result when
+        it is an asynchronous generator.
         """
         scheme = self._documents("encrypt", algorithm)
         self._check_names("encrypt", key_name=key_name, cipher=cipher)
@@ -133,7 +135,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         return self._named(stream, "encrypt")
 
     def decrypt_stream(
-        self, chunks: AsyncIterable[bytes] | Iterable[bytes], *, key_name: str | None = None
+        self, chunks: AsyncIterable[Bytes] | Iterable[Bytes], *, key_name: str | None = None
     ) -> AsyncIterator[bytes]:
         """Decrypt a document of any length in constant memory.
 
@@ -191,7 +193,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
     def _bytes(self, data: object, what: str, operation: str) -> bytes:
         return bytes(self._bytes_like(data, what, operation))
 
-    def _bytes_like(self, data: object, what: str, operation: str) -> bytes | bytearray | memoryview:
+    def _bytes_like(self, data: object, what: str, operation: str) -> Bytes:
         if not isinstance(data, bytes | bytearray | memoryview):
             text = f"the {what} must be bytes, not {type(data).__name__}; encode text as UTF-8 first"
             raise self._invalid(text, operation)

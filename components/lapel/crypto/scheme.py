@@ -36,10 +36,10 @@ from lapel.errors import (
 
 from .header import CIPHERS, KEY_WRAP_ALGORITHMS, NONCE_PREFIX_LENGTH, REFUSAL, Header, HeaderReader, encode
 from .segments import SEGMENT_SIZE, Segments
+from .types import Bytes
 
 __all__ = [
     "ALGORITHM_ALIASES",
-    "Bytes",
     "Unwrap",
     "Wrap",
     "decrypt_bytes",
@@ -48,9 +48,6 @@ __all__ = [
     "encrypt_stream",
     "resolve_algorithm",
 ]
-
-Bytes = bytes | bytearray | memoryview
-"""What a chunk may be. The owner of a mutable one may change it when the next chunk is asked for."""
 
 Wrap = Callable[[bytes], Awaitable[bytes]]
 """Wraps the file key (32 bytes) with the component's key."""
@@ -83,7 +80,8 @@ async def encrypt_stream(
 
     `algorithm` is one of `KEY_WRAP_ALGORITHMS` or an alias of it, `cipher` one of `CIPHERS` in any case. The document
     names the key to decrypt with, `decryption_key_name` or else `key_name`, unless `omit_key_name` is set. Chunks may
-    have any size, empty ones included; the pieces that come out have no promised size.
+    have any size, empty ones included; the pieces that come out have no promised size. A chunk may be changed when the
+    next one is asked for.
 
     Calls `wrap` once, before the first chunk is read; what it raises is passed on. Closing this generator closes
     `chunks` if that is a generator. Any number of streams may run side by side. Raises `InvalidArgumentError` for a

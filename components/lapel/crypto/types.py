@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "Bytes",
     "Ciphertext",
     "DecryptRequest",
     "EncryptRequest",
@@ -18,6 +19,10 @@ __all__ = [
     "VerifyRequest",
     "WrapKeyRequest",
 ]
+
+
+Bytes = bytes | bytearray | memoryview
+"""What bytes may come as. The owner of a mutable one must not change it before the call is done with it."""
 
 
 class KeyRequest(msgspec.Struct, frozen=True):
