@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -275,8 +276,17 @@ async def _collect(pieces: list[bytes], payload: Segments, chunk: bytes | memory
     pieces.extend(payload.finish())
     if size <= _TURN:
         return b"".join(pieces)
-    # Python lets go of its lock while it joins as much as this.
-    return await asyncio.to_thread(b"".join, pieces)
+    return await asyncio.to_thread(_joined, pieces)
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """Join the pieces and free them, in a thread and without holding up others."""
+    # Python lets go of its lock while it joins as much as this; to free it needs the lock, so that is done in steps.
+    whole = b"".join(pieces)
+    while pieces:
+        del pieces[-16:]
+        time.sleep(0)
+    return whole
 
 
 @asynccontextmanager
