@@ -15,7 +15,7 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 from tests.unit.key_sets import jwks, made, oct_key
 
-from lapel.crypto import CryptoProvider
+from lapel.crypto import CryptoProvider, EncryptRequest, SignRequest, VerifyRequest, WrapKeyRequest
 from lapel.crypto.header import CIPHERS, KEY_WRAP_ALGORITHMS, REFUSAL
 from lapel.errors import DecryptionError, InvalidArgumentError, KeyTypeError, NotFoundError
 
@@ -126,6 +126,21 @@ async def test_encrypting_with_a_key_that_does_not_fit_says_so(provider: CryptoP
 async def test_a_public_key_is_enough_to_encrypt(provider: CryptoProvider) -> None:
     document = await provider.encrypt(b"text", key_name="public", algorithm="RSA", decryption_key_name="rsa")
     assert await provider.decrypt(document) == b"text"
+
+
+@pytest.mark.parametrize(
+    "request_made",
+    [
+        EncryptRequest(plaintext=b"canary", algorithm="A256GCM", key_name="key"),
+        WrapKeyRequest(key=b"canary", algorithm="A256KW", key_name="key"),
+        SignRequest(digest=b"canary", algorithm="EdDSA", key_name="key"),
+        VerifyRequest(digest=b"canary", signature=b"", algorithm="EdDSA", key_name="key"),
+    ],
+    ids=lambda made: type(made).__name__,
+)
+def test_what_is_encrypted_wrapped_or_signed_is_not_shown(request_made: object) -> None:
+    assert "canary" not in repr(request_made) + str(request_made)
+    assert "'key'" in repr(request_made)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

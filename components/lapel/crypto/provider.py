@@ -92,8 +92,10 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
     async def decrypt(self, data: Bytes, *, key_name: str | None = None) -> bytes:
         """Decrypt a document in memory, all or nothing.
 
-        `key_name` None takes the name in the document. Raises `DecryptionError` whatever is wrong with document or
-        key. A document cut right after its header decrypts as empty: the format cannot tell.
+        `key_name` None takes the name in the document. Raises `DecryptionError`, always with the same text, whatever is
+        wrong with the document, and for a key that is not its key; the log says more about a key that does not fit.
+        Raises `NotFoundError` for an unknown key. A document cut right after its header decrypts as empty: the format
+        cannot tell.
         """
         scheme = self._documents("decrypt")
         if key_name:

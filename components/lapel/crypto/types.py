@@ -102,6 +102,9 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     key_name: str
 
+    def __repr__(self) -> str:
+        return f"<SignRequest {self.algorithm} {self.key_name!r}>"
+
 
 class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Check a signature. ECDSA signatures are ASN.1 DER."""
@@ -110,3 +113,6 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     signature: bytes
     algorithm: str
     key_name: str
+
+    def __repr__(self) -> str:
+        return f"<VerifyRequest {self.algorithm} {self.key_name!r}>"
