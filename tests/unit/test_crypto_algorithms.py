@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
@@ -23,7 +25,10 @@ from tests.unit.keys_at_hand import (
     public_of,
 )
 
+from lapel.cli import main
+from lapel.cli.describe import algorithm_facts
 from lapel.crypto.algorithms import ALGORITHMS
+from lapel.descriptor import Descriptor
 from lapel.errors import (
     DecryptionError,
     InvalidArgumentError,
@@ -34,6 +39,8 @@ from lapel.errors import (
     NotFoundError,
     UnsupportedAlgorithmError,
 )
+from lapel_contrib.jwks import CRYPTO as JWKS_CRYPTO
+from lapel_contrib.local import CRYPTO as LOCAL_CRYPTO
 from lapel_contrib.local.algorithms import (
     ENCRYPTION_ALGORITHMS,
     SIGNATURE_ALGORITHMS,
@@ -363,3 +370,30 @@ def test_keys_are_serialised_as_wrapping_expects() -> None:
             local(load_der_private_key(serialize(key), None), key.kind)  # type: ignore[arg-type]  # one of these kinds
         )
         assert load_der_public_key(serialize(public_of(key))) == public_of(key).material
+
+
+# --- the catalogue
+
+
+@pytest.mark.parametrize("descriptor", [LOCAL_CRYPTO, JWKS_CRYPTO], ids=lambda descriptor: descriptor.name)
+def test_the_catalogue_lists_what_works_and_nothing_else(descriptor: Descriptor) -> None:
+    assert set(descriptor.algorithms) == {"encrypt", "wrap", "sign"}
+    assert set(descriptor.algorithms["encrypt"]) == set(ENCRYPTION_ALGORITHMS)
+    assert set(descriptor.algorithms["wrap"]) == set(ENCRYPTION_ALGORITHMS)
+    assert set(descriptor.algorithms["sign"]) == set(SIGNATURE_ALGORITHMS)
+
+
+def test_the_catalogue_says_which_keys_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = algorithm_facts(LOCAL_CRYPTO)
+    assert set(facts) == set(ALGORITHMS)
+    assert facts["A192CBC-HS384"] == (["encrypt", "wrap"], "symmetric, 48 bytes", "16", "24")
+    assert facts["RSA-OAEP"] == (["encrypt", "wrap"], "RSA", "", "")
+    assert facts["ES512"] == (["sign"], "EC, any curve", "", "")
+    with pytest.raises(SystemExit):
+        main(["describe", "crypto.dapr.localstorage", "--json"])
+    assert json.loads(capsys.readouterr().out)["algorithmKeys"] == {name: info.key for name, info in ALGORITHMS.items()}
+
+
+def test_an_algorithm_that_only_its_driver_knows_is_listed_without_a_key() -> None:
+    own = replace(LOCAL_CRYPTO, algorithms={"sign": ("ML-DSA-65",)})
+    assert algorithm_facts(own) == {"ML-DSA-65": (["sign"], "", "", "")}

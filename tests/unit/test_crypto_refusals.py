@@ -161,10 +161,11 @@ async def test_a_document_for_which_nobody_has_the_key_cannot_be_forged() -> Non
 
     manifest = b'{"k":"mykey","kw":1,"wfk":"AAAA","cph":1,"np":"AAAAAAAAAA=="}'
     for stand_in in (bytes(32), b"\xff" * 32, b"short", b""):
-        forged = written_by_hand(b"forged", stand_in, bytes(7), manifest, 1)
-        for opener in (refused, short):
-            with pytest.raises(DecryptionError):
-                await decrypt_bytes(forged, unwrap=opener)
+        for text in (b"forged", b""):
+            forged = written_by_hand(text, stand_in, bytes(7), manifest, 1)
+            for opener in (refused, short):
+                with pytest.raises(DecryptionError):
+                    await decrypt_bytes(forged, unwrap=opener)
 
 
 MANIFEST = b'{"k":"k","kw":1,"wfk":"AAAA","cph":1,"np":"AAAAAAAAAA=="}'
