@@ -6,8 +6,9 @@ import base64
 import json
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature, encode_dss_signature
 from joserfc import jwe, jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from tests.unit.keys_at_hand import (
@@ -197,3 +198,14 @@ def test_the_public_jwk_is_readable_by_another_implementation() -> None:
     signed = jws.serialize_compact({"alg": "RS256"}, MESSAGE, RSAKey.import_key(public_and_private_pem()))
     other = RSAKey.import_key(json.loads(json.dumps(public_jwk(key))))
     assert jws.deserialize_compact(signed, other).payload == MESSAGE
+
+
+@pytest.mark.parametrize("algorithm", ["PS256", "PS384", "PS512"])
+def test_salts_of_pss_are_as_long_as_the_key_allows(algorithm: str) -> None:
+    key, digest = key_for(algorithm), digest_for(algorithm)
+    material = key.material
+    assert isinstance(material, rsa.RSAPrivateKey)
+    sha = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}[algorithm]
+    longest = material.key_size // 8 - 2 - len(digest)
+    pad = padding.PSS(padding.MGF1(sha), longest)
+    material.public_key().verify(sign(key, algorithm, digest), digest, pad, Prehashed(sha))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.unit.documents_by_hand import (
@@ -216,6 +216,21 @@ def test_a_header_has_at_most_64_kib() -> None:
     assert HeaderReader().feed(longest + b"payload") == MAX_HEADER
     with pytest.raises(InvalidArgumentError, match="65537"):
         encode(header(MAX_HEADER - rest + 1), bytes(32))
+
+
+async def test_a_header_without_end_is_refused_before_more_is_read() -> None:
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        yield b"dapr.io/enc/v1\n{"
+        while read < 100:
+            read += 1
+            yield b" " * 10_000
+
+    with pytest.raises(DecryptionError):
+        await anext(decrypt_stream(endless(), unwrap=unwrap))
+    assert read == 7
 
 
 async def test_a_document_without_key_name_needs_one_from_the_caller() -> None:
