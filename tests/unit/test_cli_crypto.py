@@ -108,7 +108,7 @@ def test_a_bad_document_writes_nothing(folder: Path, damage: str) -> None:
     for arguments in (["bad", "-o", "kept"], ["bad", "-o", "new"], ["bad"]):
         result = decrypt(folder, *arguments)
         assert (result.returncode, result.stdout) == (1, b"")
-        assert result.stderr.startswith(b"error: ")
+        assert result.stderr.splitlines()[-1].startswith(b"error: ")
     assert (folder / "kept").read_text() == "precious"
     assert files(folder) == {"bad", "kept"}
 
@@ -199,11 +199,13 @@ spec: {type: secretstores.local.env, version: v1, metadata: []}
     assert result.stdout.startswith(b"dapr.io/enc/v1\n")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak that Linux keeps of a process")
 def test_memory_does_not_grow_with_the_length(folder: Path) -> None:
+    # Not `getrusage`, whose peak counts what the parent of a new process had.
     program = (
-        "import resource, sys, lapel.cli\n"
+        "import re, sys, lapel.cli\n"
         "try: lapel.cli.main(sys.argv[1:])\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
     )
     peaks = []
     for size in (1, 96):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from .validate import component_data, examined
 
 __all__ = ["check_components"]
 
+COMPONENT_LOGGER = "lapel.component."
+
 
 @dataclass(slots=True, kw_only=True)
 class _Finding:
@@ -31,6 +34,7 @@ class _Finding:
     reason: str | None = None
     capabilities: list[str] = field(default_factory=list)
     withdrawn: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -45,6 +49,7 @@ class _Finding:
             "seconds": round(self.seconds, 4),
             "capabilities": self.capabilities,
             "withdrawn": self.withdrawn,
+            "warnings": self.warnings,
         }
 
 
@@ -68,8 +73,11 @@ def check_components(
         components = Components(
             app_id=app_id, namespace=namespace, unknown="warn" if lenient else "error", registry=registry
         )
-        with _quiet():
+        with _overheard() as warnings:
             findings = asyncio.run(_open_all(components, loaded.components))
+        for finding in findings:
+            # Of one that is not well the report says the same in its own words.
+            finding.warnings = warnings.get(finding.manifest.name, []) if finding.ok else []
     ok = not wrong and all(finding.ok for finding in findings)
     if as_json:
         components_data = [finding.data() for finding in findings]
@@ -90,6 +98,8 @@ def check_components(
             print(f"{finding.manifest.name}: {finding.reason or 'is not ready'}")
         for flag, reason in finding.withdrawn.items():
             print(f"{finding.manifest.name}: does not offer {flag}: {reason}")
+        for warning in finding.warnings:
+            print(f"{finding.manifest.name}: warning: {warning}")
     bad = sum(not finding.ok for finding in findings)
     print(f"{counted(len(findings), 'component')}: {len(findings) - bad} ready, {bad} not")
     return int(not ok)
@@ -141,12 +151,24 @@ def _names(capabilities: Any) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep warnings out of the output: the report says the same in its own words."""
+def _overheard() -> Iterator[dict[str, list[str]]]:
+    """Give what components warn of, by name. Meanwhile nothing is logged but errors."""
+    warnings: dict[str, list[str]] = {}
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR:
+                print(record.getMessage(), file=sys.stderr)
+            component = record.name.removeprefix(COMPONENT_LOGGER)
+            if component != record.name and record.levelno == logging.WARNING:
+                warnings.setdefault(component, []).append(record.getMessage())
+
     logger = logging.getLogger("lapel")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    propagate, logger.propagate = logger.propagate, False
+    ear = Ear()
+    logger.addHandler(ear)
     try:
-        yield
+        yield warnings
     finally:
-        logger.setLevel(level)
+        logger.removeHandler(ear)
+        logger.propagate = propagate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..building import settings_model
 from ..descriptor import Capability, Descriptor, Kind
@@ -14,7 +14,16 @@ from ..settings import FieldInfo
 from .drivers import entry_data
 from .output import console, print_json, wrapped
 
-__all__ = ["describe_driver", "description", "example", "field_notes", "find", "limits_of"]
+__all__ = [
+    "AlgorithmFacts",
+    "algorithm_facts",
+    "describe_driver",
+    "description",
+    "example",
+    "field_notes",
+    "find",
+    "limits_of",
+]
 
 _SAMPLES = {"int": "1", "float": "1", "bool": "true", "duration": "10s", "bytesize": "1Mi", "json": "{}"}
 
@@ -56,6 +65,7 @@ def description(entry: Entry, descriptor: Descriptor) -> dict[str, Any]:
         "driver": descriptor.driver,
         "limits": asdict(descriptor.limits),
         "algorithms": {operation: list(names) for operation, names in descriptor.algorithms.items()},
+        "algorithmKeys": {name: fact.key for name, fact in algorithm_facts(descriptor).items() if fact.key},
         "fields": [asdict(info) for info in settings_model(descriptor).fields()],
         "example": example(descriptor),
     }
@@ -90,6 +100,30 @@ def example(descriptor: Descriptor) -> str:
             lines.append(f"    value: {json.dumps(value, ensure_ascii=False)}")
     lines += ["auth:", "  secretStore: my-secrets"] if secret else []
     return "\n".join(lines) + "\n"
+
+
+class AlgorithmFacts(NamedTuple):
+    """What a driver does with an algorithm, which keys fit it, and its sizes; empty where that is not known."""
+
+    operations: list[str]
+    key: str
+    nonce: str
+    tag: str
+
+
+def algorithm_facts(descriptor: Descriptor) -> dict[str, AlgorithmFacts]:
+    """Return the algorithms of a crypto driver, in the order in which it lists them."""
+    # Few describe a crypto driver, and what is imported with this is as much as all the rest.
+    from ..crypto.algorithms import ALGORITHMS
+
+    facts: dict[str, AlgorithmFacts] = {}
+    for operation, names in descriptor.algorithms.items():
+        for name in names:
+            info = ALGORITHMS.get(name)
+            sizes = (str(info.nonce_size or ""), str(info.tag_size or "")) if info else ("", "")
+            fact = facts.setdefault(name, AlgorithmFacts([], info.key if info else "", *sizes))
+            fact.operations.append(operation)
+    return facts
 
 
 def limits_of(descriptor: Descriptor) -> dict[str, int]:
@@ -146,9 +180,16 @@ def _print(entry: Entry, descriptor: Descriptor) -> None:
             heading(title)
             print(wrapped(text, 2))
     if descriptor.algorithms:
-        heading("Algorithms")
-        for operation, names in descriptor.algorithms.items():
-            print(wrapped(f"{operation}: {', '.join(names)}", 2))
+        heading("Algorithms, by the keys that fit them")
+        facts_of = algorithm_facts(descriptor)
+        for operation in descriptor.algorithms:
+            print(f"  {operation}")
+            by_key: dict[str, list[str]] = {}
+            for name, fact in facts_of.items():
+                if operation in fact.operations:
+                    by_key.setdefault(fact.key, []).append(name)
+            for key, names in by_key.items():
+                print(wrapped(f"{key}: {', '.join(names)}" if key else ", ".join(names), 4))
     fields = settings_model(descriptor).fields()
     usable = [info for info in fields if not (info.refused or info.ignored)]
     if usable:

@@ -21,7 +21,7 @@ from ..descriptor import Capability, Descriptor, Kind, capability_names
 from ..errors import LapelError
 from ..registry import Registry, default_registry
 from ..settings import FieldInfo
-from .describe import example, field_notes, limits_of
+from .describe import algorithm_facts, example, field_notes, limits_of
 
 __all__ = ["BEGIN", "END", "capability_texts", "component_page", "main", "matrix_page", "readme_table", "stale"]
 
@@ -112,10 +112,12 @@ def component_page(descriptor: Descriptor, registry: Registry) -> str:
     if descriptor.operations:
         lines += ["## Operations", "", ", ".join(f"`{name}`" for name in descriptor.operations), ""]
     if descriptor.algorithms:
-        rows = [
-            (operation, ", ".join(f"`{name}`" for name in names)) for operation, names in descriptor.algorithms.items()
+        headings = ["Algorithm", "Operations", "Key", "Nonce, bytes", "Tag, bytes"]
+        facts = [
+            (f"`{name}`", ", ".join(fact.operations), fact.key, fact.nonce, fact.tag)
+            for name, fact in algorithm_facts(descriptor).items()
         ]
-        lines += ["## Algorithms", "", *_table(["Operation", "Algorithms"], rows), ""]
+        lines += ["## Algorithms", "", *_table(headings, facts), ""]
     return "\n".join([*lines, *_settings(settings_model(descriptor).fields())]).rstrip() + "\n"
 
 

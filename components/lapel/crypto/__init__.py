@@ -1,8 +1,10 @@
 """Cryptography: documents of any length, and single operations on a provider's keys."""
 
+from .algorithms import ALGORITHMS, AlgorithmInfo
 from .driver import CryptoDriver
 from .provider import CryptoProvider, SubtleCrypto
 from .types import (
+    Bytes,
     Ciphertext,
     DecryptRequest,
     EncryptRequest,
@@ -15,6 +17,9 @@ from .types import (
 )
 
 __all__ = [
+    "ALGORITHMS",
+    "AlgorithmInfo",
+    "Bytes",
     "Ciphertext",
     "CryptoDriver",
     "CryptoProvider",

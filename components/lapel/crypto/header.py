@@ -13,6 +13,7 @@ written again, so a manifest of another writer (other order, further fields) is 
 from __future__ import annotations
 
 import hmac
+import logging
 from base64 import b64encode
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,6 +28,7 @@ __all__ = [
     "KEY_WRAP_ALGORITHMS",
     "MAX_HEADER",
     "NONCE_PREFIX_LENGTH",
+    "REFUSAL",
     "SCHEME",
     "Header",
     "HeaderReader",
@@ -49,6 +51,13 @@ KEY_WRAP_ALGORITHMS: Final[Mapping[str, int]] = MappingProxyType(
 
 CIPHERS: Final[Mapping[str, int]] = MappingProxyType({"AES-GCM": 1, "CHACHA20-POLY1305": 2})
 """The ciphers of the payload, with their number in the manifest."""
+
+REFUSAL: Final = (
+    "the document cannot be decrypted: it is no dapr.io/enc/v1 document, it was changed or cut, or this is not its key"
+)
+"""The text of every `DecryptionError` about a document, whatever the cause."""
+
+_log = logging.getLogger(__name__)
 
 _FIRST_LINE: Final = SCHEME + b"\n"
 _LINES: Final = ("scheme name", "manifest", "message authentication code")
@@ -100,7 +109,7 @@ class HeaderReader:
     """Reads a header from chunks of any size.
 
     Feed chunks in order until `feed` returns an offset; then `header` and `verify` may be used. It keeps at most
-    `MAX_HEADER` bytes.
+    `MAX_HEADER` bytes. What is wrong with a header goes to the log, at debug level; all errors have one text.
     """
 
     __slots__ = ("_buffer", "_ends", "_header", "_scanned")
@@ -111,7 +120,7 @@ class HeaderReader:
         self._header: Header | None = None
         self._scanned = 0
 
-    def feed(self, chunk: bytes) -> int | None:
+    def feed(self, chunk: bytes | memoryview) -> int | None:
         """Take the next chunk; return where the payload starts in it, or None while the header is incomplete.
 
         Raises `DecryptionError` as soon as the bytes cannot be such a document.
@@ -136,7 +145,7 @@ class HeaderReader:
         return self._scanned - before
 
     def end(self) -> NoReturn:
-        """Refuse a document that ends within its header. Raises `DecryptionError` naming the missing part."""
+        """Refuse a document that ends within its header. Raises `DecryptionError`."""
         _refuse(f"its {_LINES[len(self._ends)]} is missing")
 
     @property
@@ -180,4 +189,5 @@ def _parse(manifest: bytes) -> Header:
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise DecryptionError(f"not a {SCHEME.decode()} document: {reason}")
+    _log.debug("not a %s document: %s", SCHEME.decode(), reason)
+    raise DecryptionError(REFUSAL)

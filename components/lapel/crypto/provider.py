@@ -13,8 +13,10 @@ from ..component import Component, ComponentOptions
 from ..descriptor import Capability
 from ..errors import LapelError, UnsupportedAlgorithmError
 from ..policy import Effect, Operation
+from .algorithms import ALGORITHMS
 from .driver import CryptoDriver
 from .types import (
+    Bytes,
     Ciphertext,
     DecryptRequest,
     EncryptRequest,
@@ -51,12 +53,12 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
 
     @property
     def algorithms(self) -> Mapping[str, tuple[str, ...]]:
-        """The algorithm names offered, by `encrypt`, `wrap` and `sign`."""
+        """The algorithm names offered, by `encrypt`, `wrap` and `sign`; `ALGORITHMS` tells which keys fit them."""
         return self.descriptor.algorithms
 
     async def encrypt(
         self,
-        data: bytes,
+        data: Bytes,
         *,
         key_name: str,
         algorithm: str = "A256KW",
@@ -77,7 +79,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
             self._check_names("encrypt", decryption_key_name=decryption_key_name)
         with self._naming("encrypt"):
             result: bytes = await scheme.encrypt_bytes(
-                self._bytes(data, "data", "encrypt"),
+                self._bytes_like(data, "data", "encrypt"),
                 wrap=self._wrapper(scheme.resolve_algorithm(algorithm), key_name),
                 key_name=key_name,
                 algorithm=algorithm,
@@ -87,24 +89,26 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
             )
         return result
 
-    async def decrypt(self, data: bytes, *, key_name: str | None = None) -> bytes:
+    async def decrypt(self, data: Bytes, *, key_name: str | None = None) -> bytes:
         """Decrypt a document in memory, all or nothing.
 
-        `key_name` None takes the name in the document. Raises `DecryptionError` whatever is wrong with document or
-        key. A document cut right after its header decrypts as empty: the format cannot tell.
+        `key_name` None takes the name in the document. Raises `DecryptionError`, always with the same text, whatever is
+        wrong with the document, and for a key that is not its key; the log says more about a key that does not fit.
+        Raises `NotFoundError` for an unknown key. A document cut right after its header decrypts as empty: the format
+        cannot tell.
         """
         scheme = self._documents("decrypt")
         if key_name:
             self._check_names("decrypt", key_name=key_name)
         with self._naming("decrypt"):
             plain: bytes = await scheme.decrypt_bytes(
-                self._bytes(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
+                self._bytes_like(data, "data", "decrypt"), unwrap=self._unwrap, key_name=key_name
             )
         return plain
 
     def encrypt_stream(
         self,
-        chunks: AsyncIterable[bytes] | Iterable[bytes],
+        chunks: AsyncIterable[Bytes] | Iterable[Bytes],
         *,
         key_name: str,
         algorithm: str = "A256KW",
@@ -114,7 +118,8 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
     ) -> AsyncIterator[bytes]:
         """Encrypt a document of any length in constant memory; arguments as for `encrypt`.
 
-        Chunks may be of any size. The source is closed with the result when it is an asynchronous generator.
+        Chunks may be of any size, and change when the next one is asked for. The source is closed with the result when
+        it is an asynchronous generator.
         """
         scheme = self._documents("encrypt", algorithm)
         self._check_names("encrypt", key_name=key_name, cipher=cipher)
@@ -132,7 +137,7 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         return self._named(stream, "encrypt")
 
     def decrypt_stream(
-        self, chunks: AsyncIterable[bytes] | Iterable[bytes], *, key_name: str | None = None
+        self, chunks: AsyncIterable[Bytes] | Iterable[Bytes], *, key_name: str | None = None
     ) -> AsyncIterator[bytes]:
         """Decrypt a document of any length in constant memory.
 
@@ -188,21 +193,30 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
                 raise self._invalid(f"the {what} holds a lone surrogate, which is not text", operation) from None
 
     def _bytes(self, data: object, what: str, operation: str) -> bytes:
+        return bytes(self._bytes_like(data, what, operation))
+
+    def _bytes_like(self, data: object, what: str, operation: str) -> Bytes:
         if not isinstance(data, bytes | bytearray | memoryview):
             text = f"the {what} must be bytes, not {type(data).__name__}; encode text as UTF-8 first"
             raise self._invalid(text, operation)
-        return bytes(data)
+        return data
+
+    # The format has no place for the nonce of an algorithm that takes one (`A*CBC-NOPAD`), and no writer of it that is
+    # known uses them. Here the nonce goes before the wrapped key.
 
     def _wrapper(self, algorithm: str, key_name: str) -> Any:
         async def wrap(key: bytes) -> bytes:
-            request = WrapKeyRequest(key=key, algorithm=algorithm, key_name=key_name)
-            return (await self._call(WRAP_KEY, self._driver.wrap_key, request)).data
+            nonce = _nonce(algorithm)
+            request = WrapKeyRequest(key=key, algorithm=algorithm, key_name=key_name, nonce=nonce)
+            return (nonce or b"") + (await self._call(WRAP_KEY, self._driver.wrap_key, request)).data
 
         return wrap
 
     async def _unwrap(self, wrapped: bytes, algorithm: str, key_name: str) -> bytes:
         self._offered("wrap", algorithm)
-        request = UnwrapKeyRequest(wrapped=wrapped, algorithm=algorithm, key_name=key_name)
+        size = ALGORITHMS[algorithm].nonce_size
+        nonce = wrapped[:size] if size else None
+        request = UnwrapKeyRequest(wrapped=wrapped[size:], algorithm=algorithm, key_name=key_name, nonce=nonce)
         return await self._call(UNWRAP_KEY, self._driver.unwrap_key, request)
 
     def _offered(self, group: str, algorithm: str) -> None:
@@ -366,11 +380,6 @@ class SubtleCrypto:
 
 
 def _nonce(algorithm: str) -> bytes | None:
-    """Return a random nonce of the algorithm's length, None where it takes none. Source: RFC 7518, RFC 8439."""
-    if algorithm.startswith("XC20P"):
-        return os.urandom(24)
-    if algorithm.startswith("C20P") or algorithm.endswith("GCM"):
-        return os.urandom(12)
-    if "CBC" in algorithm:
-        return os.urandom(16)
-    return None
+    """Return a random nonce of the algorithm's length, None where it takes none."""
+    info = ALGORITHMS.get(algorithm)
+    return os.urandom(info.nonce_size) if info is not None and info.nonce_size else None

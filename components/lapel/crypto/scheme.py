@@ -17,41 +17,30 @@ extra `crypto`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    Mapping,
-)
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lapel.errors import (
+    CryptoError,
     DecryptionError,
     InvalidArgumentError,
-    InvalidLengthError,
     OperationFailedError,
     UnsupportedAlgorithmError,
 )
 
-from .header import CIPHERS, KEY_WRAP_ALGORITHMS, NONCE_PREFIX_LENGTH, Header, HeaderReader, encode
+from .header import CIPHERS, KEY_WRAP_ALGORITHMS, NONCE_PREFIX_LENGTH, REFUSAL, Header, HeaderReader, encode
+from .segments import SEGMENT_SIZE, Segments
+from .types import Bytes
 
 __all__ = [
     "ALGORITHM_ALIASES",
-    "MAX_SEGMENTS",
-    "SEGMENT_SIZE",
-    "TAG_SIZE",
-    "Bytes",
     "Unwrap",
     "Wrap",
     "decrypt_bytes",
@@ -61,34 +50,21 @@ __all__ = [
     "resolve_algorithm",
 ]
 
-Bytes = bytes | bytearray | memoryview
-"""What a chunk may be. A mutable one is copied, so its owner may reuse it for the next chunk."""
-
 Wrap = Callable[[bytes], Awaitable[bytes]]
 """Wraps the file key (32 bytes) with the component's key."""
 
 Unwrap = Callable[[bytes, str, str], Awaitable[bytes]]
 """Gives the file key back from the wrapped key, the algorithm's name and the key's name."""
 
-SEGMENT_SIZE: Final = 65_536
-"""Plaintext bytes of every segment but the last, which may have fewer."""
-
-TAG_SIZE: Final = 16
-"""Bytes that a sealed segment has more than its plaintext."""
-
-MAX_SEGMENTS: Final = 2**32
-"""Segments of one document, a limit of the 32-bit number in the nonce: 256 TiB of plaintext."""
-
 ALGORITHM_ALIASES: Final = {"AES": "A256KW", "RSA": "RSA-OAEP-256"}
 """Short names of key-wrap algorithms."""
 
 _FILE_KEY_LENGTH: Final = 32
-_FAILED: Final = "the document cannot be decrypted: it was changed or cut, or this is not its key"
 _TURN: Final = 1_048_576
 _CHUNK_COST: Final = 1_024  # Taking a chunk costs about as much as encrypting this many bytes.
-_KEEP: Final = 4 * SEGMENT_SIZE
 _BYTES: Final = (bytes, bytearray, memoryview)
-_AEADS: Final[Mapping[int, type[AESGCM] | type[ChaCha20Poly1305]]] = {1: AESGCM, 2: ChaCha20Poly1305}
+
+_log = logging.getLogger(__name__)
 
 
 async def encrypt_stream(
@@ -105,7 +81,8 @@ async def encrypt_stream(
 
     `algorithm` is one of `KEY_WRAP_ALGORITHMS` or an alias of it, `cipher` one of `CIPHERS` in any case. The document
     names the key to decrypt with, `decryption_key_name` or else `key_name`, unless `omit_key_name` is set. Chunks may
-    have any size, empty ones included; the pieces that come out have no promised size.
+    have any size, empty ones included; the pieces that come out have no promised size. A chunk may be changed when the
+    next one is asked for.
 
     Calls `wrap` once, before the first chunk is read; what it raises is passed on. Closing this generator closes
     `chunks` if that is a generator. Any number of streams may run side by side. Raises `InvalidArgumentError` for a
@@ -117,7 +94,7 @@ async def encrypt_stream(
         yield header
         turns = _Turns()
         async for chunk in source:
-            for piece in payload.push(_immutable(chunk)):
+            for piece in payload.push(_flat(chunk)):
                 yield piece
                 if turns.due(SEGMENT_SIZE):
                     await asyncio.sleep(0)
@@ -139,18 +116,19 @@ async def decrypt_stream(
     ended without an error. `key_name` wins over the name in the document; None takes the document's. Chunks may have
     any size.
 
-    Calls `unwrap` once, as soon as the header is complete. A wrapped key that does not open (`DecryptionError`,
-    `InvalidLengthError`, or a result of the wrong length) is not told apart from a changed document; every other error
-    of `unwrap` is passed on. Closing this generator closes `chunks` if that is a generator. Raises `DecryptionError`
-    when the document was changed or cut, the key is another one, or this is no such document; `InvalidArgumentError`
-    when no key is named, or a chunk is not bytes.
+    Calls `unwrap` once, as soon as the header is complete. A key that does not open the wrapped one (`CryptoError`, or
+    a result of the wrong length) is not told apart from a changed document, nor is a name in the document that cannot
+    be a key's (`InvalidArgumentError`); every other error of `unwrap` is passed on, such as `NotFoundError`. Closing
+    this generator closes `chunks` if that is a generator. Raises `DecryptionError`, always with the same text, when the
+    document was changed or cut, the key is another one, or this is no such document; `InvalidArgumentError` when no key
+    is named, or a chunk is not bytes.
     """
     async with _source(chunks) as source:
         reader = HeaderReader()
-        payload: _Payload | None = None
+        payload: Segments | None = None
         turns = _Turns()
         async for data in source:
-            chunk = _immutable(data)
+            chunk = _flat(data)
             start: int | None = 0
             if payload is None:
                 start = reader.feed(chunk)
@@ -179,18 +157,21 @@ async def encrypt_bytes(
     omit_key_name: bool = False,
     decryption_key_name: str | None = None,
 ) -> bytes:
-    """Encrypt one message that is in memory. Arguments, promises and errors are those of `encrypt_stream`."""
-    chunk = _immutable(data)
+    """Encrypt one message that is in memory, which must not change meanwhile.
+
+    Arguments, promises and errors are those of `encrypt_stream`.
+    """
+    chunk = _flat(data)
     header, payload = await _begin(wrap, key_name, algorithm, cipher, omit_key_name, decryption_key_name)
     return await _collect([header], payload, chunk, 0)
 
 
 async def decrypt_bytes(data: Bytes, *, unwrap: Unwrap, key_name: str | None = None) -> bytes:
-    """Decrypt one document that is in memory, all or nothing.
+    """Decrypt one document that is in memory and does not change meanwhile, all or nothing.
 
     Arguments and errors are those of `decrypt_stream`.
     """
-    chunk = _immutable(data)
+    chunk = _flat(data)
     reader = HeaderReader()
     start = reader.feed(chunk)
     if start is None:
@@ -226,70 +207,6 @@ class _Turns:
         return True
 
 
-class _Payload:
-    """Cuts bytes into segments, holds the last one back, and seals or opens each with its nonce."""
-
-    __slots__ = ("_held", "_held_size", "_number", "_open", "_prefix", "_run", "_size")
-
-    def __init__(self, header: Header, file_key: bytes, *, opening: bool) -> None:
-        aead = _AEADS[header.cipher](_derive(file_key, header.nonce_prefix, b"payload"))
-        self._open = opening
-        self._run = aead.decrypt if opening else aead.encrypt
-        self._size = SEGMENT_SIZE + TAG_SIZE if opening else SEGMENT_SIZE
-        self._prefix = header.nonce_prefix
-        self._number = 0
-        self._held: list[bytes | memoryview] = []
-        self._held_size = 0
-
-    def push(self, chunk: bytes, start: int = 0) -> Generator[bytes, None, None]:
-        """Give the finished pieces of all segments that are known not to be the last."""
-        end = len(chunk)
-        if start == end:
-            return
-        size = self._size
-        view = memoryview(chunk)
-        if self._held:
-            missing = size - self._held_size
-            if end - start <= missing:
-                self._hold(chunk if start == 0 else chunk[start:])
-                return
-            if missing:
-                self._held.append(view[start : start + missing])
-                start += missing
-            yield self._next(self._take())
-        while end - start > size:
-            yield self._next(view[start : start + size])
-            start += size
-        # A small chunk is kept as it is; of a large one the rest is copied, so that the chunk can go.
-        self._hold(chunk if start == 0 else view[start:] if end <= _KEEP else chunk[start:])
-
-    def finish(self) -> Generator[bytes, None, None]:
-        """Give the piece of the last segment, or nothing when there was no input."""
-        if self._held:
-            yield self._next(self._take(), last=True)
-
-    def _hold(self, piece: bytes | memoryview) -> None:
-        self._held.append(piece)
-        self._held_size += len(piece)
-
-    def _take(self) -> bytes | memoryview:
-        held, self._held, self._held_size = self._held, [], 0
-        return held[0] if len(held) == 1 else b"".join(held)
-
-    def _next(self, segment: bytes | memoryview, *, last: bool = False) -> bytes:
-        number = self._number
-        if number >= MAX_SEGMENTS:
-            if self._open:
-                raise DecryptionError(_FAILED)
-            raise InvalidLengthError(f"a document has at most {MAX_SEGMENTS} segments of {SEGMENT_SIZE} bytes")
-        self._number = number + 1
-        nonce = self._prefix + number.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
-        try:
-            return self._run(nonce, segment, None)
-        except InvalidTag:
-            raise DecryptionError(_FAILED) from None
-
-
 async def _begin(
     wrap: Wrap,
     key_name: str,
@@ -297,7 +214,7 @@ async def _begin(
     cipher: str,
     omit_key_name: bool,
     decryption_key_name: str | None,
-) -> tuple[bytes, _Payload]:
+) -> tuple[bytes, Segments]:
     if not key_name:
         raise InvalidArgumentError("encrypting needs the name of a key")
     key_wrap = KEY_WRAP_ALGORITHMS[resolve_algorithm(algorithm)]
@@ -315,33 +232,61 @@ async def _begin(
         cipher=cipher_number,
         nonce_prefix=os.urandom(NONCE_PREFIX_LENGTH),
     )
-    return encode(header, _derive(file_key, b"", b"header")), _Payload(header, file_key, opening=False)
+    lines = encode(header, _derive(file_key, b"", b"header"))
+    return lines, Segments(header, _derive(file_key, header.nonce_prefix, b"payload"), opening=False)
 
 
-async def _unlock(reader: HeaderReader, unwrap: Unwrap, key_name: str | None) -> _Payload:
+async def _unlock(reader: HeaderReader, unwrap: Unwrap, key_name: str | None) -> Segments:
     header = reader.header
+    file_key = await _file_key(header, unwrap, key_name)
+    # Without a key the code is computed all the same, so that time does not tell which part was refused. The answer
+    # must not count: whoever knows the stand-in could make a code that fits.
+    unlocked = len(file_key) == _FILE_KEY_LENGTH
+    mac_key = _derive(file_key if unlocked else bytes(_FILE_KEY_LENGTH), b"", b"header")
+    if not reader.verify(mac_key) or not unlocked:
+        raise DecryptionError(REFUSAL)
+    return Segments(header, _derive(file_key, header.nonce_prefix, b"payload"), opening=True)
+
+
+async def _file_key(header: Header, unwrap: Unwrap, key_name: str | None) -> bytes:
+    """Return the document's own key, or none where the key named does not give it."""
     name = key_name or header.key_name
     if not name:
         raise InvalidArgumentError("the document does not name its key: pass the name of the key to decrypt with")
-    file_key = b""
-    # A refusal is answered below like any other wrong key, so that nobody learns which part was refused.
-    with suppress(DecryptionError, InvalidLengthError):
-        file_key = await unwrap(header.wrapped_key, header.algorithm, name)
-    if len(file_key) != _FILE_KEY_LENGTH:
-        file_key = bytes(_FILE_KEY_LENGTH)
-    if not reader.verify(_derive(file_key, b"", b"header")):
-        raise DecryptionError(_FAILED)
-    return _Payload(header, file_key, opening=True)
+    try:
+        return await unwrap(header.wrapped_key, header.algorithm, name)
+    except DecryptionError:
+        pass
+    except CryptoError as exc:
+        # Algorithm and wrapped key are the document's word, so this too may be a changed document or a wrong key.
+        _log.warning("the key %r does not open the document: %s", name, exc.message)
+    except InvalidArgumentError:
+        if key_name:
+            raise
+    return b""
 
 
-async def _collect(pieces: list[bytes], payload: _Payload, chunk: bytes, start: int) -> bytes:
+async def _collect(pieces: list[bytes], payload: Segments, chunk: bytes | memoryview, start: int) -> bytes:
     turns = _Turns()
+    size = len(chunk)
     for piece in payload.push(chunk, start):
         pieces.append(piece)
         if turns.due(SEGMENT_SIZE):
             await asyncio.sleep(0)
     pieces.extend(payload.finish())
-    return b"".join(pieces)
+    if size <= _TURN:
+        return b"".join(pieces)
+    return await asyncio.to_thread(_joined, pieces)
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """Join the pieces and free them, in a thread and without holding up others."""
+    # Python lets go of its lock while it joins as much as this; to free it needs the lock, so that is done in steps.
+    whole = b"".join(pieces)
+    while pieces:
+        del pieces[-16:]
+        time.sleep(0)
+    return whole
 
 
 @asynccontextmanager
@@ -369,12 +314,14 @@ async def _asynchronous(chunks: Iterable[Bytes]) -> AsyncIterator[Bytes]:
         yield chunk
 
 
-def _immutable(chunk: Bytes) -> bytes:
+def _flat(chunk: Bytes) -> bytes | memoryview:
+    """Return the chunk as bytes in a row, without a copy if they are."""
     if type(chunk) is bytes:
         return chunk
-    if isinstance(chunk, _BYTES):
-        return bytes(chunk)
-    raise InvalidArgumentError(f"expected bytes, got {type(chunk).__name__}: encode text as UTF-8 first")
+    if not isinstance(chunk, _BYTES):
+        raise InvalidArgumentError(f"expected bytes, got {type(chunk).__name__}: encode text as UTF-8 first")
+    view = memoryview(chunk)
+    return view.cast("B") if view.c_contiguous else view.tobytes()
 
 
 def _derive(file_key: bytes, salt: bytes, info: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "Bytes",
     "Ciphertext",
     "DecryptRequest",
     "EncryptRequest",
@@ -18,6 +19,10 @@ __all__ = [
     "VerifyRequest",
     "WrapKeyRequest",
 ]
+
+
+Bytes = bytes | bytearray | memoryview
+"""What bytes may come as. The owner of a mutable one must not change it before the call is done with it."""
 
 
 class KeyRequest(msgspec.Struct, frozen=True):
@@ -97,6 +102,9 @@ class SignRequest(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     key_name: str
 
+    def __repr__(self) -> str:
+        return f"<SignRequest {self.algorithm} {self.key_name!r}>"
+
 
 class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Check a signature. ECDSA signatures are ASN.1 DER."""
@@ -105,3 +113,6 @@ class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     signature: bytes
     algorithm: str
     key_name: str
+
+    def __repr__(self) -> str:
+        return f"<VerifyRequest {self.algorithm} {self.key_name!r}>"

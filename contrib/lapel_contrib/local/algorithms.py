@@ -14,8 +14,6 @@ error, as a defence against padding oracles.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -27,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc.errors import JoseError
 from joserfc.jwk import import_key
 
+from lapel.crypto.algorithms import ALGORITHMS, AlgorithmInfo, KeyOperation
 from lapel.errors import (
     DecryptionError,
     InvalidArgumentError,
@@ -38,14 +37,12 @@ from lapel.errors import (
     UnsupportedAlgorithmError,
 )
 
-from .keys import KeyKind, LocalKey, Operation, PrivateKey, PublicKey
+from .keys import LocalKey, PrivateKey, PublicKey
 from .symmetric import Cbc, CbcHmac, Gcm, KeyWrap, OpenError, Poly1305, SymmetricCipher, XPoly1305
 
 __all__ = [
-    "ALGORITHMS",
     "ENCRYPTION_ALGORITHMS",
     "SIGNATURE_ALGORITHMS",
-    "AlgorithmInfo",
     "decrypt",
     "encrypt",
     "public_jwk",
@@ -58,27 +55,8 @@ __all__ = [
 _FAILED: Final = "decryption failed: wrong key, nonce, tag or associated data, or the ciphertext was changed"
 
 
-@dataclass(frozen=True, slots=True)
-class AlgorithmInfo:
-    """What one algorithm does and needs.
-
-    Sizes are bytes. `key_size` is None where the key's kind decides; `nonce_size` and `tag_size` are 0 for an algorithm
-    that takes none; `digest_size` is 0 unless it signs a digest.
-    """
-
-    name: str
-    kind: KeyKind
-    operations: frozenset[Operation]
-    key_size: int | None = None
-    nonce_size: int = 0
-    tag_size: int = 0
-    digest_size: int = 0
-    associated_data: bool = False
-
-
-_ENCRYPTING: Final[frozenset[Operation]] = frozenset({"encrypt", "decrypt", "wrapKey", "unwrapKey"})
-_SIGNING: Final[frozenset[Operation]] = frozenset({"sign", "verify"})
-_PUBLIC: Final[frozenset[Operation]] = frozenset({"encrypt", "wrapKey", "verify"})
+_SIGNING: Final[frozenset[KeyOperation]] = frozenset({"sign", "verify"})
+_PUBLIC: Final[frozenset[KeyOperation]] = frozenset({"encrypt", "wrapKey", "verify"})
 
 _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = {
     "256": hashes.SHA256,
@@ -87,45 +65,15 @@ _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = {
 }
 
 
-def _symmetric() -> dict[str, tuple[AlgorithmInfo, SymmetricCipher]]:
-    table: dict[str, tuple[AlgorithmInfo, SymmetricCipher]] = {}
-
-    def add(name: str, cipher: SymmetricCipher, key: int, nonce: int = 0, tag: int = 0) -> None:
-        info = AlgorithmInfo(name, "oct", _ENCRYPTING, key, nonce, tag, associated_data=tag > 0)
-        table[name] = info, cipher
-
-    for bits in (128, 192, 256):
-        size = bits // 8
-        add(f"A{bits}CBC", Cbc(padded=True), size, 16)
-        add(f"A{bits}CBC-NOPAD", Cbc(padded=False), size, 16)
-        add(f"A{bits}GCM", Gcm(), size, 12, 16)
-        add(f"A{bits}CBC-HS{bits * 2}", CbcHmac(f"sha{bits * 2}"), size * 2, 16, size)
-        add(f"A{bits}KW", KeyWrap(), size)
-    for suffix in ("", "KW"):
-        add(f"C20P{suffix}", Poly1305(), 32, 12, 16)
-        add(f"XC20P{suffix}", XPoly1305(), 32, 24, 16)
-    return table
-
-
-def _asymmetric() -> dict[str, AlgorithmInfo]:
-    table = {"RSA1_5": AlgorithmInfo("RSA1_5", "RSA", _ENCRYPTING)}
-    for suffix in ("", "-256", "-384", "-512"):
-        table[f"RSA-OAEP{suffix}"] = AlgorithmInfo(f"RSA-OAEP{suffix}", "RSA", _ENCRYPTING, associated_data=True)
-    kinds: tuple[tuple[str, KeyKind], ...] = (("ES", "EC"), ("PS", "RSA"), ("RS", "RSA"))
-    for family, kind in kinds:
-        for bits in _HASHES:
-            name = f"{family}{bits}"
-            table[name] = AlgorithmInfo(name, kind, _SIGNING, digest_size=int(bits) // 8)
-    table["EdDSA"] = AlgorithmInfo("EdDSA", "OKP", _SIGNING)
-    return table
-
-
-_SYMMETRIC: Final = _symmetric()
-
-ALGORITHMS: Final[Mapping[str, AlgorithmInfo]] = MappingProxyType(
-    {name: info for name, (info, _) in _SYMMETRIC.items()} | _asymmetric()
-)
-"""Every algorithm that works here, by its case-sensitive name; all other names are refused."""
+_CIPHERS: Final[Mapping[str, SymmetricCipher]] = {
+    **{f"A{bits}CBC": Cbc(padded=True) for bits in (128, 192, 256)},
+    **{f"A{bits}CBC-NOPAD": Cbc(padded=False) for bits in (128, 192, 256)},
+    **{f"A{bits}GCM": Gcm() for bits in (128, 192, 256)},
+    **{f"A{bits}CBC-HS{bits * 2}": CbcHmac(f"sha{bits * 2}") for bits in (128, 192, 256)},
+    **{f"A{bits}KW": KeyWrap() for bits in (128, 192, 256)},
+    **{f"C20P{suffix}": Poly1305() for suffix in ("", "KW")},
+    **{f"XC20P{suffix}": XPoly1305() for suffix in ("", "KW")},
+}
 
 ENCRYPTION_ALGORITHMS: Final = tuple(name for name, info in ALGORITHMS.items() if "encrypt" in info.operations)
 """Names that `encrypt` and `decrypt` take, for messages and for keys."""
@@ -154,7 +102,7 @@ def encrypt(
     info = _prepare(key, algorithm, operation, nonce, associated_data)
     if info.kind == "RSA":
         return _encrypt_rsa(key, algorithm, plaintext, associated_data), None
-    return _SYMMETRIC[algorithm][1].seal(_secret(key), plaintext, nonce or b"", associated_data or b"")
+    return _CIPHERS[algorithm].seal(_secret(key), plaintext, nonce or b"", associated_data or b"")
 
 
 def decrypt(
@@ -178,7 +126,7 @@ def decrypt(
     try:
         if info.kind == "RSA":
             return _decrypt_rsa(key, algorithm, ciphertext, associated_data)
-        cipher = _SYMMETRIC[algorithm][1]
+        cipher = _CIPHERS[algorithm]
         return cipher.open(_secret(key), ciphertext, nonce or b"", tag or b"", associated_data or b"")
     except OpenError:
         raise DecryptionError(_FAILED) from None
@@ -265,7 +213,7 @@ def serialize(key: LocalKey) -> bytes:
 def _prepare(
     key: LocalKey,
     algorithm: str,
-    operation: Operation,
+    operation: KeyOperation,
     nonce: bytes | None = None,
     associated_data: bytes | None = None,
 ) -> AlgorithmInfo:

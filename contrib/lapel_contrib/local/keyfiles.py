@@ -7,8 +7,11 @@ import errno
 import logging
 import os
 import stat
-import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePath
+from time import time_ns
 from typing import Final, NamedTuple
 
 from lapel.errors import (
@@ -29,8 +32,6 @@ __all__ = ["MAX_KEY_FILE", "KeyFolder", "readable_by_others"]
 MAX_KEY_FILE: Final = 65_536
 """Bytes that a key file may have."""
 
-_log = logging.getLogger(__name__)
-
 _FORMATS: Final[dict[str, KeyFormat]] = {".json": "jwk", ".pem": "pem", ".der": "der"}
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
@@ -39,7 +40,12 @@ _OPEN_FLAGS: Final = (
     os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 )
 _READS: Final = 3
-_SETTLED_NS: Final = 2_000_000_000
+_THREADS: Final = 4
+_FINE_NS: Final = 100_000_000
+_COARSE_NS: Final = 2_000_000_000
+"""What is surely longer than a tick of the clock of file times: of a usual one, and of one that has whole seconds."""
+_LOOKED_AT: Final = 1_000
+"""Files whose modes are looked at when the folder is opened."""
 
 
 class _Stamp(NamedTuple):
@@ -48,6 +54,18 @@ class _Stamp(NamedTuple):
     size: int
     modified_ns: int
     changed_ns: int
+
+    @property
+    def settled(self) -> bool:
+        """Whether a later change is sure to give another stamp, which within one tick of the clock it is not."""
+        last = max(self.modified_ns, self.changed_ns)
+        return time_ns() - last > (_FINE_NS if last % 1_000_000_000 else _COARSE_NS)
+
+
+class _Known(NamedTuple):
+    path: str
+    stamp: _Stamp
+    key: LocalKey
 
 
 class KeyFolder:
@@ -59,10 +77,14 @@ class KeyFolder:
     public key. Use one folder object from one event loop; calls may overlap.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], logger: logging.Logger | None = None) -> None:
         self._path = Path(path)
-        self._keys: dict[str, tuple[_Stamp, LocalKey]] = {}
-        self._flights: dict[str, asyncio.Task[LocalKey]] = {}
+        self._logger = logger or logging.getLogger("lapel.component")
+        self._known: dict[str, _Known] = {}
+        self._looking: dict[str, list[asyncio.Future[LocalKey]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[LocalKey]]] = {}
+        # Calls are so short that what `run_in_executor` and `shield` add would be half of one.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lapel key files")
         self._warned: set[str] = set()
         self._closed = False
 
@@ -74,45 +96,73 @@ class KeyFolder:
         if not await asyncio.to_thread(self._path.is_dir):
             raise ConfigurationError(f"path {str(self._path)!r} is not an existing folder")
 
+    async def open(self) -> None:
+        """Report the secret keys that group or others may read. Raises what `check` raises.
+
+        Looks at the first 1000 files; those that are found later are reported when they are used.
+        """
+        await self.check()
+        await asyncio.to_thread(self._look_around)
+
     async def load(self, name: str) -> LocalKey:
         """Return the key in the file `name`, which may lie in a subfolder.
 
-        Concurrent calls for one name share one look at the file, and a cancelled call does not disturb the others.
-        Raises `InvalidArgumentError` for a name that leaves the folder (also through a symbolic link),
-        `NotFoundError` when there is no such file, `KeyTypeError` when it holds no key that can be read,
+        Calls for one name that come while a look is under way share the next one, and a cancelled call does not
+        disturb the others. Raises `InvalidArgumentError` for a name that leaves the folder (also through a symbolic
+        link), `NotFoundError` when there is no such file, `KeyTypeError` when it holds no key that can be read,
         `PermissionDeniedError`, `UnavailableError` when the file system fails, and `ClosedError`.
         """
         if self._closed:
             raise ClosedError("the folder of keys is closed")
-        _check_name(name)
-        flight = self._flights.get(name)
-        if flight is None:
-            flight = asyncio.create_task(asyncio.to_thread(self._load, name), name="lapel key file")
-            self._flights[name] = flight
-            flight.add_done_callback(lambda done: self._landed(name, done))
-        return await asyncio.shield(flight)
+        waiter: asyncio.Future[LocalKey] = asyncio.get_running_loop().create_future()
+        if name in self._looking:
+            # The look under way may have begun before the file was replaced: the next one answers.
+            self._waiting.setdefault(name, []).append(waiter)
+        else:
+            if name not in self._known:
+                _check_name(name)
+            self._look(name, [waiter])
+        return await waiter
 
     async def aclose(self) -> None:
         """Forget all keys, after the loads under way have ended. May be called again."""
         self._closed = True
-        if self._flights:
-            await asyncio.wait(list(self._flights.values()))
-        self._keys.clear()
+        while self._looking:
+            await asyncio.wait([waiter for waiters in self._looking.values() for waiter in waiters])
+        self._threads.shutdown(wait=False)
+        self._known.clear()
 
-    def _landed(self, name: str, flight: asyncio.Task[LocalKey]) -> None:
-        del self._flights[name]
-        if not flight.cancelled():
-            flight.exception()  # Marks it as seen when every caller was cancelled.
+    def _look(self, name: str, waiters: list[asyncio.Future[LocalKey]]) -> None:
+        self._looking[name] = waiters
+        self._threads.submit(self._load, name, asyncio.get_running_loop())
 
-    def _load(self, name: str) -> LocalKey:
+    def _load(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at a key's file, in a thread, and tell those who wait."""
+        key: LocalKey | None = None
+        error: BaseException | None = None
         try:
-            return self._read(name)
+            known = self._known.get(name)
+            # The same file as before, wherever a link leads by now.
+            key = known.key if known is not None and known.stamp == _stamp(os.stat(known.path)) else self._read(name)
         except OSError as exc:
-            self._keys.pop(name, None)
-            raise _translate(exc, name) from exc
-        except LapelError:
-            self._keys.pop(name, None)
-            raise
+            error = _translate(exc, name)
+        except BaseException as exc:
+            error = exc
+        if error is not None:
+            self._known.pop(name, None)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._landed, name, key, error)
+
+    def _landed(self, name: str, key: LocalKey | None, error: BaseException | None) -> None:
+        for waiter in self._looking.pop(name):
+            if waiter.done():
+                continue
+            if key is not None:
+                waiter.set_result(key)
+            else:
+                waiter.set_exception(error or RuntimeError("no key and no error"))
+        if waiting := self._waiting.pop(name, None):
+            self._look(name, waiting)
 
     def _read(self, name: str) -> LocalKey:
         root = os.path.realpath(self._path)
@@ -121,27 +171,31 @@ class KeyFolder:
             raise InvalidArgumentError(f"key {name!r} is a link that leads out of the folder of keys")
         descriptor = os.open(path, _OPEN_FLAGS)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise NotFoundError(f"key {name!r} is not a file in the folder of keys")
-            known = self._keys.get(name)
-            if known is not None and known[0] == _stamp(status):
-                return known[1]
             data, status = _read_settled(descriptor, name)
         finally:
             os.close(descriptor)
         key = parse_key(data, name, _FORMATS.get(PurePath(name).suffix.lower()))
         if key.private:
             self._warn_if_readable(name, path, status)
-        # A file that changes again within one tick of its clock keeps its stamp, so a young one is not kept.
-        if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
-            self._keys[name] = (_stamp(status), key)
+        stamp = _stamp(status)
+        if stamp.settled:
+            self._known[name] = _Known(os.path.join(self._path, name), stamp, key)
         return key
+
+    def _look_around(self) -> None:
+        for name in _files(self._path):
+            try:
+                if readable_by_others(os.stat(os.path.join(self._path, name))):
+                    self._read(name)
+            except (OSError, LapelError):
+                continue  # What is no key is nobody's secret, and an error when it is used.
 
     def _warn_if_readable(self, name: str, path: str, status: os.stat_result) -> None:
         if readable_by_others(status) and path not in self._warned:
             self._warned.add(path)
-            _log.warning(
+            self._logger.warning(
                 "key file %r may be read by group or others (mode %04o): make it 0600",
                 name,
                 stat.S_IMODE(status.st_mode),
@@ -151,6 +205,20 @@ class KeyFolder:
 def readable_by_others(status: os.stat_result) -> bool:
     """Tell whether group or others may read the file; False where the system has no such modes."""
     return os.name == "posix" and bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Give the names of keys that there may be, a limited number."""
+    left = _LOOKED_AT
+    for place, folders, names in os.walk(folder):
+        # Such names cannot be used; Kubernetes keeps the files of a mounted secret below one.
+        folders[:] = [name for name in folders if ".." not in name]
+        for name in names:
+            left -= 1
+            if left < 0:
+                return
+            if ".." not in name:
+                yield os.path.relpath(os.path.join(place, name), folder)
 
 
 def _check_name(name: str) -> None:

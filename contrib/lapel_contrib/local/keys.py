@@ -29,15 +29,10 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwk
 from joserfc.errors import JoseError
 
+from lapel.crypto.algorithms import KeyKind, KeyOperation
 from lapel.errors import KeyTypeError
 
-__all__ = ["KeyFormat", "KeyKind", "KeyMaterial", "LocalKey", "Operation", "parse_jwk", "parse_key"]
-
-KeyKind = Literal["oct", "RSA", "EC", "OKP"]
-"""The kinds of RFC 7518 and RFC 8037; `oct` is symmetric."""
-
-Operation = Literal["encrypt", "decrypt", "wrapKey", "unwrapKey", "sign", "verify"]
-"""What may be done with a key, in the words of `key_ops`."""
+__all__ = ["KeyFormat", "KeyMaterial", "LocalKey", "parse_jwk", "parse_key"]
 
 KeyFormat = Literal["jwk", "pem", "der"]
 """A format that is known beforehand, for example from the file's extension."""
@@ -90,7 +85,7 @@ class LocalKey:
     def __repr__(self) -> str:
         return f"<LocalKey {self.name!r} {self.kind}>"
 
-    def allow(self, operation: Operation, algorithm: str) -> None:
+    def allow(self, operation: KeyOperation, algorithm: str) -> None:
         """Raise `KeyTypeError` when the key's `use`, `key_ops`, `alg` or time forbids the operation."""
         if self.alg is not None and self.alg != algorithm:
             raise KeyTypeError(f"key {self.name!r} is made for algorithm {self.alg}, not for {algorithm}")
@@ -103,7 +98,7 @@ class LocalKey:
         if operation in _RENEWING:
             self._check_time(operation)
 
-    def _check_time(self, operation: Operation) -> None:
+    def _check_time(self, operation: KeyOperation) -> None:
         if self.not_before is None and self.expires is None:
             return
         now = time.time()
