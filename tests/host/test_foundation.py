@@ -11,7 +11,7 @@ import pytest
 from tests.host.support import body, component, read_response, running
 
 from lapel.errors import AssemblyError, ManifestError, UnavailableError
-from lapel.host import AccessRules, ApiRule, HostApp, create_app
+from lapel.host import AccessRules, ApiRule, HostApp, create_app, server
 from lapel.state import GetRequest, StateItem
 
 NO_APP = {
@@ -151,6 +151,54 @@ async def test_a_body_in_the_packet_of_its_head_does_not_count_as_head(store: Pa
         for _ in range(3):
             writer.write(head + content)
             assert (await read_response(reader))[0] == 204
+        writer.close()
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+async def test_a_wish_for_another_protocol_is_ignored_and_the_body_read(store: Path, name: str) -> None:
+    async with running(store) as host:
+        content = b'[{"key":"k","value":"\\r\\n\\r\\nUpgrade: x"}]'
+        head = (
+            f"POST /v1.0/state/store HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\n{name}: h2c\r\n"
+            f"http2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\ncontent-length: {len(content)}\r\n\r\n"
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        for _ in range(2):  # the connection stays usable
+            writer.write(head.encode() + content)
+            assert (await read_response(reader))[0] == 204
+        writer.close()
+        assert (await host.ask("GET", "/v1.0/state/store/k")).json() == "\r\n\r\nUpgrade: x"
+
+
+async def test_a_head_that_does_not_end_is_given_up(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    async with running(store) as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        for _ in range(2):
+            writer.write(b"GET /v1.0/healthz HTTP/1.1\r\nhost: x\r\n")
+            await writer.drain()
+            writer.write(b"\r\n")
+            assert (await read_response(reader))[0] == 204
+        writer.write(b"GET /v1.0/healthz HTTP/1.1\r\n")
+        started = asyncio.get_running_loop().time()
+        trickle = asyncio.create_task(_trickle(writer))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert asyncio.get_running_loop().time() - started < 5
+        trickle.cancel()
+        writer.close()
+
+
+async def _trickle(writer: asyncio.StreamWriter) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        writer.write(b"a: b\r\n")
+
+
+async def test_a_connection_without_a_request_is_closed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.2)
+    async with running(store) as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
 
 
