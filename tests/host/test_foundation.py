@@ -12,7 +12,6 @@ from tests.host.support import body, component, read_response, running
 
 from lapel.errors import AssemblyError, ManifestError, UnavailableError
 from lapel.host import AccessRules, ApiRule, HostApp, create_app, server
-from lapel.state import GetRequest, StateItem
 
 NO_APP = {
     "errorCode": "ERR_DIRECT_INVOKE",
@@ -207,18 +206,6 @@ async def test_what_is_not_http_is_refused(store: Path) -> None:
         assert (await host.raw(b"nonsense\r\n\r\n"))[0] == 400
 
 
-async def test_a_client_that_goes_away_within_its_body_changes_nothing(store: Path) -> None:
-    async with running(store) as host:
-        _, writer = await asyncio.open_connection("127.0.0.1", host.port)
-        content = json.dumps([{"key": "k", "value": 1}]).encode()
-        writer.write(b"POST /v1.0/state/store HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (len(content) + 1))
-        writer.write(content)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        assert (await host.ask("GET", "/v1.0/state/store/k")).status_code == 204
-
-
 async def test_lists_of_apis_take_routes_away(store: Path) -> None:
     denied = AccessRules(denied_apis=(ApiRule(name="state", version="v1"), ApiRule(name="healthz", version="v1")))
     async with running(store, rules=denied) as host:
@@ -274,28 +261,6 @@ async def test_the_shutdown_api_answers_and_then_ends_the_host(store: Path) -> N
         await asyncio.wait_for(asyncio.shield(host.serving), 10)
         with pytest.raises(httpx.ConnectError):
             await host.ask("GET", "/v1.0/healthz")
-
-
-async def test_a_request_under_way_is_answered_before_the_host_ends(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with running(store) as host:
-        driver = host.host.components.state("store").driver
-        started, go_on = asyncio.Event(), asyncio.Event()
-        get = driver.get
-
-        async def slow(request: GetRequest) -> StateItem | None:
-            started.set()
-            await go_on.wait()
-            return await get(request)
-
-        monkeypatch.setattr(driver, "get", slow)
-        asking = asyncio.create_task(host.ask("GET", "/v1.0/state/store/k"))
-        await started.wait()
-        host.host.stopping.set()
-        await asyncio.sleep(0.05)
-        go_on.set()
-        assert (await asking).status_code == 204
 
 
 async def test_a_port_that_is_taken_is_named(store: Path) -> None:

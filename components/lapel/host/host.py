@@ -62,7 +62,7 @@ class RequestHook(Protocol):
         """Return something for `finished`."""
 
     def finished(self, token: Any, status: int) -> None:
-        """Take the status that was answered; for a stream it is called when its first bytes are there."""
+        """Take the status of the answer, 499 when there is none. For a stream, which only begins then, it is 200."""
 
 
 class Host:
