@@ -33,8 +33,8 @@ def run_host(paths: Sequence[Path], *, log_level: str, **fields: Any) -> int:
     options = HostOptions(**fields)
 
     def listening(address: str, port: int) -> None:
-        # What there is now stays for good. Without this each full collection looks at all of it again, and every request
-        # waits for that: tens of milliseconds, now and then.
+        # What there is now stays for good. Without this each full collection looks at all of it again, and every
+        # request waits for that: tens of milliseconds, now and then.
         gc.collect()
         gc.freeze()
         logging.getLogger("lapel.host").info("%s is ready on http://%s:%d", options.app_id, address, port)
