@@ -281,34 +281,6 @@ async def test_components_that_do_not_open_end_the_start(tmp_path: Path) -> None
             pass
 
 
-async def test_a_mounted_host_starts_with_its_first_request(store: Path) -> None:
-    from starlette.applications import Starlette
-    from starlette.routing import Mount
-
-    app = create_app(store, app_id="myapp")
-    outer = Starlette(routes=[Mount("/my dapr", app=app)])
-    transport = httpx.ASGITransport(outer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x/my%20dapr") as client:
-        answers = await asyncio.gather(*(client.get(f"/v1.0/state/store/a%2F{n}") for n in range(5)))
-        assert [answer.status_code for answer in answers] == [204] * 5
-        await client.post("/v1.0/state/store", json=[{"key": "a/b", "value": 1}])
-        assert (await client.get("/v1.0/state/store/a%2Fb")).text == "1"
-        await app.host.stop()
-        gone = await client.get("/v1.0/state/store/k")
-        assert (gone.status_code, gone.json()["errorCode"]) == (500, "ERROR")
-
-
-async def test_a_mounted_host_whose_components_do_not_open_says_so_and_tries_again(tmp_path: Path) -> None:
-    component(tmp_path, "store", "state.sqlite", connectionString=str(tmp_path / "folder" / "x.db"))
-    app = create_app(tmp_path, app_id="myapp")
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-        unready = await client.get("/v1.0/state/store/k")
-        assert (unready.status_code, unready.json()["errorCode"]) == (500, "ERR_HEALTH_NOT_READY")
-        (tmp_path / "folder").mkdir()
-        assert (await client.get("/v1.0/state/store/k")).status_code == 204
-        await app.host.stop()
-
-
 async def test_hooks_see_route_and_status_of_every_request(store: Path) -> None:
     seen: list[tuple[str, str, int]] = []
 
