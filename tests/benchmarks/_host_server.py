@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from typing import Any
@@ -24,6 +25,8 @@ async def constant(scope: Any, receive: Any, send: Any) -> None:
 
 async def main(kind: str, files: list[str]) -> None:
     app = create_app(files, app_id="bench", http_port=0)
+    gc.collect()
+    gc.freeze()  # as `lapel run` does
     if kind == "host":
         await serve(app, listening=lambda _, port: print(port, flush=True))
         return

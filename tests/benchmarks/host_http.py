@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from urllib.request import Request, urlopen
 
+import psutil  # type: ignore[import-untyped]
 from tests.backends import provision
 from tests.backends.guard import guard
 from tests.backends.redis import RedisServer, attach
@@ -40,26 +41,32 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk saw: requests per second, and the median and 99th percentile of the latency in seconds."""
+    """What wrk saw: requests per second, and the median and 99th percentile of the latency in seconds.
+
+    `work` is the processor time of the server for each request, in seconds. It tells what the code costs also on a
+    machine that others use.
+    """
 
     rate: float
     p50: float
     p99: float
+    work: float
 
 
 @contextmanager
-def _serving(kind: str, *files: str) -> Iterator[int]:
-    """Run a server in a process of its own and give its port."""
+def _serving(kind: str, *files: str) -> Iterator[tuple[int, psutil.Process]]:
+    """Run a server in a process of its own and give its port and the process."""
     with subprocess.Popen([sys.executable, str(SERVER), kind, *files], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            yield int(server.stdout.readline())
+            yield int(server.stdout.readline()), psutil.Process(server.pid)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(20)
 
 
-def _load(url: str, script: Path | None = None) -> Load:
+def _load(server: psutil.Process, url: str, script: Path | None = None) -> Load:
+    before = sum(server.cpu_times()[:2])
     scripted = ("-s", str(script)) if script else ()
     command = ["wrk", "--latency", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", *scripted]
     done = subprocess.run([*command, url], stdout=subprocess.PIPE, text=True, check=True)
@@ -67,8 +74,11 @@ def _load(url: str, script: Path | None = None) -> Load:
         raise RuntimeError(f"the load failed: {done.stdout}")
     found = {name: _seconds(value) for name, value in re.findall(r"(50|99)%\s+([\d.]+[a-z]+)", done.stdout)}
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    count = re.search(r"(\d+) requests in", done.stdout)
     assert rate is not None
-    return Load(float(rate[1]), found["50"], found["99"])
+    assert count is not None
+    work = (sum(server.cpu_times()[:2]) - before) / int(count[1])
+    return Load(float(rate[1]), found["50"], found["99"], work)
 
 
 def _seconds(text: str) -> float:
@@ -102,6 +112,18 @@ def _row(name: str, pairs: list[tuple[Load, Load]], least: float) -> Row:
     }
 
 
+def _work(name: str, rounds: list[dict[str, Load]], less: str, more: str) -> Row:
+    return {
+        "name": f"{name}: processor time of the server",
+        "unit": "us/request",
+        "ours": median(loads[more].work for loads in rounds) * 1e6,
+        "baseline": median(loads[less].work for loads in rounds) * 1e6,
+        "ratio": median(loads[less].work / loads[more].work for loads in rounds),
+        "target": "none: the ratio that an idle machine would give",
+        "ok": True,
+    }
+
+
 def _tail(name: str, loads: list[Load]) -> Row:
     ratio = median(load.p99 / load.p50 for load in loads)
     return {
@@ -129,18 +151,20 @@ def _run() -> list[Row]:
         save.write_text(SAVE)
         memory = _component(folder, "memory", "state.in-memory", {})
         redis = _component(folder, "redis", "state.redis", {k: str(v) for k, v in backend.properties.items()})
-        bare = f"http://127.0.0.1:{stack.enter_context(_serving('constant'))}/"
-        root = f"http://127.0.0.1:{stack.enter_context(_serving('host', memory, redis))}/v1.0/state"
-        calls = {
-            "constant": (bare, None),
-            **{f"{store} get": (f"{root}/{store}/k", None) for store in ("memory", "redis")},
-            **{f"{store} save": (f"{root}/{store}", save) for store in ("memory", "redis")},
+        port, bare = stack.enter_context(_serving("constant"))
+        calls: dict[str, tuple[psutil.Process, str, Path | None]] = {
+            "constant": (bare, f"http://127.0.0.1:{port}/", None)
         }
+        port, host = stack.enter_context(_serving("host", memory, redis))
+        root = f"http://127.0.0.1:{port}/v1.0/state"
+        for store in ("memory", "redis"):
+            calls[f"{store} get"] = (host, f"{root}/{store}/k", None)
+            calls[f"{store} save"] = (host, f"{root}/{store}", save)
         for store in ("memory", "redis"):
             content = json.dumps([{"key": "k", "value": "v" * 98}]).encode()
             urlopen(Request(f"{root}/{store}", content), timeout=10).close()
-        for url, script in calls.values():
-            _load(url, script)
+        for call in calls.values():
+            _load(*call)
         rounds = [{name: _load(*call) for name, call in calls.items()} for _ in range(PAIRS)]
     connections = f"{CONNECTIONS} connections, 100 bytes"
     rows = []
@@ -157,6 +181,8 @@ def _run() -> list[Row]:
                 [(loads[redis_word], loads[memory_word]) for loads in rounds],
                 0.8,
             ),
+            _work(f"host, {word} on state.in-memory against a constant", rounds, "constant", memory_word),
+            _work(f"host, {word} on state.redis against state.in-memory", rounds, memory_word, redis_word),
             _tail(f"host, {word} on state.in-memory", [loads[memory_word] for loads in rounds]),
             _tail(f"host, {word} on state.redis", [loads[redis_word] for loads in rounds]),
         ]

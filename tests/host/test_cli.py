@@ -131,8 +131,9 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     with lapel(folder, *arguments, "--graceful-shutdown-seconds", "60") as process:
         wait_until_ready(process, port)
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"POST /v1.0/state/statestore HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n[")
-            time.sleep(0.1)  # the request is under way, and stays so
+            head = b"POST /v1.0/state/statestore HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n"
+            client.sendall(head + b"expect: 100-continue\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 100")  # the request is under way, and stays so
             process.send_signal(signal.SIGTERM)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)

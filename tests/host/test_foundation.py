@@ -11,8 +11,7 @@ import pytest
 from tests.host.support import body, component, read_response, running
 
 from lapel.errors import AssemblyError, ManifestError, UnavailableError
-from lapel.host import AccessRules, ApiRule, HostApp, create_app
-from lapel.state import GetRequest, StateItem
+from lapel.host import AccessRules, ApiRule, HostApp, create_app, server
 
 NO_APP = {
     "errorCode": "ERR_DIRECT_INVOKE",
@@ -154,21 +153,57 @@ async def test_a_body_in_the_packet_of_its_head_does_not_count_as_head(store: Pa
         writer.close()
 
 
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+async def test_a_wish_for_another_protocol_is_ignored_and_the_body_read(store: Path, name: str) -> None:
+    async with running(store) as host:
+        content = b'[{"key":"k","value":"\\r\\n\\r\\nUpgrade: x"}]'
+        head = (
+            f"POST /v1.0/state/store HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\n{name}: h2c\r\n"
+            f"http2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\ncontent-length: {len(content)}\r\n\r\n"
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        for _ in range(2):  # the connection stays usable
+            writer.write(head.encode() + content)
+            assert (await read_response(reader))[0] == 204
+        writer.close()
+        assert (await host.ask("GET", "/v1.0/state/store/k")).json() == "\r\n\r\nUpgrade: x"
+
+
+async def test_a_head_that_does_not_end_is_given_up(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    async with running(store) as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        for _ in range(2):
+            writer.write(b"GET /v1.0/healthz HTTP/1.1\r\nhost: x\r\n")
+            await writer.drain()
+            writer.write(b"\r\n")
+            assert (await read_response(reader))[0] == 204
+        writer.write(b"GET /v1.0/healthz HTTP/1.1\r\n")
+        started = asyncio.get_running_loop().time()
+        trickle = asyncio.create_task(_trickle(writer))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert asyncio.get_running_loop().time() - started < 5
+        trickle.cancel()
+        writer.close()
+
+
+async def _trickle(writer: asyncio.StreamWriter) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        writer.write(b"a: b\r\n")
+
+
+async def test_a_connection_without_a_request_is_closed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.2)
+    async with running(store) as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
 async def test_what_is_not_http_is_refused(store: Path) -> None:
     async with running(store) as host:
         assert (await host.raw(b"nonsense\r\n\r\n"))[0] == 400
-
-
-async def test_a_client_that_goes_away_within_its_body_changes_nothing(store: Path) -> None:
-    async with running(store) as host:
-        _, writer = await asyncio.open_connection("127.0.0.1", host.port)
-        content = json.dumps([{"key": "k", "value": 1}]).encode()
-        writer.write(b"POST /v1.0/state/store HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (len(content) + 1))
-        writer.write(content)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        assert (await host.ask("GET", "/v1.0/state/store/k")).status_code == 204
 
 
 async def test_lists_of_apis_take_routes_away(store: Path) -> None:
@@ -228,28 +263,6 @@ async def test_the_shutdown_api_answers_and_then_ends_the_host(store: Path) -> N
             await host.ask("GET", "/v1.0/healthz")
 
 
-async def test_a_request_under_way_is_answered_before_the_host_ends(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with running(store) as host:
-        driver = host.host.components.state("store").driver
-        started, go_on = asyncio.Event(), asyncio.Event()
-        get = driver.get
-
-        async def slow(request: GetRequest) -> StateItem | None:
-            started.set()
-            await go_on.wait()
-            return await get(request)
-
-        monkeypatch.setattr(driver, "get", slow)
-        asking = asyncio.create_task(host.ask("GET", "/v1.0/state/store/k"))
-        await started.wait()
-        host.host.stopping.set()
-        await asyncio.sleep(0.05)
-        go_on.set()
-        assert (await asking).status_code == 204
-
-
 async def test_a_port_that_is_taken_is_named(store: Path) -> None:
     async with running(store) as host:
         with pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1 port {host.port}"):
@@ -266,34 +279,6 @@ async def test_components_that_do_not_open_end_the_start(tmp_path: Path) -> None
     with pytest.raises(ManifestError, match="connectionStrng"):
         async with running(tmp_path):
             pass
-
-
-async def test_a_mounted_host_starts_with_its_first_request(store: Path) -> None:
-    from starlette.applications import Starlette
-    from starlette.routing import Mount
-
-    app = create_app(store, app_id="myapp")
-    outer = Starlette(routes=[Mount("/my dapr", app=app)])
-    transport = httpx.ASGITransport(outer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x/my%20dapr") as client:
-        answers = await asyncio.gather(*(client.get(f"/v1.0/state/store/a%2F{n}") for n in range(5)))
-        assert [answer.status_code for answer in answers] == [204] * 5
-        await client.post("/v1.0/state/store", json=[{"key": "a/b", "value": 1}])
-        assert (await client.get("/v1.0/state/store/a%2Fb")).text == "1"
-        await app.host.stop()
-        gone = await client.get("/v1.0/state/store/k")
-        assert (gone.status_code, gone.json()["errorCode"]) == (500, "ERROR")
-
-
-async def test_a_mounted_host_whose_components_do_not_open_says_so_and_tries_again(tmp_path: Path) -> None:
-    component(tmp_path, "store", "state.sqlite", connectionString=str(tmp_path / "folder" / "x.db"))
-    app = create_app(tmp_path, app_id="myapp")
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-        unready = await client.get("/v1.0/state/store/k")
-        assert (unready.status_code, unready.json()["errorCode"]) == (500, "ERR_HEALTH_NOT_READY")
-        (tmp_path / "folder").mkdir()
-        assert (await client.get("/v1.0/state/store/k")).status_code == 204
-        await app.host.stop()
 
 
 async def test_hooks_see_route_and_status_of_every_request(store: Path) -> None:

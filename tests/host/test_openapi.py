@@ -124,6 +124,7 @@ async def test_the_document_shows_what_is_served(tmp_path: Path) -> None:
     paths = shown["paths"]
     assert "/v1.0/state/{store}" not in paths
     assert paths["/v1.0/publish/{pubsub}/{topic}"].keys() == {"post", "put"}
+    assert {"Error", "Entry", "Invocation"} <= shown["components"]["schemas"].keys()
     assert not any("invoke" in path or "actors" in path for path in paths)
     publish = paths["/v1.0/publish/{pubsub}/{topic}"]["post"]
     assert [each["name"] for each in publish["parameters"]][:2] == ["pubsub", "topic"]

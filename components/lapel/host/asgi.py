@@ -27,6 +27,8 @@ Send = Callable[[Message], Awaitable[None]]
 TOKEN_HEADER = b"dapr-api-token"
 DISCARDED_BODIES = 8
 """How many times the limit is read and thrown away, so that a client that sends on sees the answer, not a reset."""
+NOBODY_THERE = 499
+"""What hooks see as the status of a request that was never answered."""
 _log = logging.getLogger("lapel.host")
 _TOO_LARGE = HostError(413, "ERR_BODY_READ", "failed to read request body: it is larger than allowed (--max-body-size)")
 
@@ -94,13 +96,17 @@ class HostApp:
 
     async def _watched(self, route: Route, request: Request) -> Response:
         tokens = [(hook, hook.started(request, route)) for hook in self.host.hooks]
+        status = NOBODY_THERE
         try:
-            response = await route.handler(request)
-        except Exception as exc:
-            response = _failure(exc, request.method)
-        for hook, token in reversed(tokens):
-            hook.finished(token, response.status)
-        return response
+            try:
+                response = await route.handler(request)
+            except Exception as exc:
+                response = _failure(exc, request.method)
+            status = response.status
+            return response
+        finally:
+            for hook, token in reversed(tokens):
+                hook.finished(token, status)
 
     def _authorized(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the headers without the token, or raise the 401."""

@@ -33,7 +33,7 @@ class Part(Protocol):
     """Something that lives and ends with the host, for example the application's side.
 
     `start` is called once the components are open, `drain` when shutdown begins and requests are still served,
-    `stop` before the components close. All are awaited and must be bounded.
+    `stop` before the components close, also after a `start` that failed. All are awaited and must be bounded.
     """
 
     async def start(self) -> None:
@@ -59,7 +59,7 @@ class RequestHook(Protocol):
         """Return something for `finished`."""
 
     def finished(self, token: Any, status: int) -> None:
-        """Take the status that was answered; for a stream it is called when its first bytes are there."""
+        """Take the status of the answer, 499 when there is none. For a stream, which only begins then, it is 200."""
 
 
 class Host:
@@ -163,14 +163,18 @@ class Host:
 
     async def _start(self) -> None:
         options = self.options
+        started: list[Part] = []
         components = Components(app_id=options.app_id, namespace=options.namespace, unknown=options.unknown)
         try:
             await components.load(await self._permitted())
             self._components = components
             for part in self.parts:
+                started.append(part)
                 await part.start()
         except BaseException:
             self._starting = self._components = None
+            for part in reversed(started):
+                await _quietly(part.stop(), f"stopping {type(part).__name__}")
             await components.aclose()
             raise
         self.ready = not self._stopped

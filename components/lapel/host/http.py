@@ -164,7 +164,7 @@ def metadata_headers(metadata: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     for key, value in metadata.items():
         name = f"{_PREFIX}{key}"
         if name.isascii() and name.isprintable() and not set(name) & _SEPARATORS and value.isprintable():
-            found.append((name.encode(), value.encode()))
+            found.append((name.lower().encode(), value.encode()))  # ASGI wants names in lower case
     return found
 
 

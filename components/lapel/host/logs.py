@@ -65,3 +65,5 @@ def configure_logging(level: str, *, as_json: bool = False, app_id: str | None =
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(app_id) if as_json else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # That the server comes and goes is said by the host.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -50,6 +50,12 @@ def document(served: Iterable[Route]) -> dict[str, Any]:
     shown = [route for route in served if route.answers and route.group != "status"]
     structs = [route.accepts for route in shown if _is_described_by_msgspec(route.accepts)]
     bodies, schemas = msgspec.json.schema_components(structs, ref_template=_REFERENCE + "{name}")
+    # The structs are private to their modules, their names here are not.
+    bodies, schemas = msgspec.json.decode(
+        msgspec.json.encode((bodies, {name.lstrip("_"): schema for name, schema in schemas.items()})).replace(
+            f"{_REFERENCE}_".encode(), _REFERENCE.encode()
+        )
+    )
     described = dict(zip((id(struct) for struct in structs), bodies, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:

@@ -137,6 +137,7 @@ def _match(
 
 def _clean(path: str) -> str:
     """Return the path without repeated slashes, `.` and `..` segments, and without a slash at its end."""
+    # `/.` is also the begin of a name such as `.env`, which normalising leaves alone.
     if "//" in path or "/." in path:
         path = posixpath.normpath("/" + path.lstrip("/"))
     return path[:-1] if len(path) > 1 and path[-1] == "/" else path

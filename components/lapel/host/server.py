@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import socket
 import sys
@@ -23,12 +24,15 @@ __all__ = ["configuration", "new_event_loop", "serve"]
 BACKLOG = 2048
 IDLE_SECONDS = 75
 """How long a connection without a request stays. Longer than what clients keep pooled ones, who would meet a reset."""
+HEAD_SECONDS = 10
+"""How long a request's head may take, from its first byte."""
 SLACK = 4096
 """Bytes beyond the read buffer that a head may have, as in Go's server, which Dapr's is."""
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
     b"content-length: 31\r\nconnection: close\r\n\r\nRequest Header Fields Too Large"
 )
+_UPGRADE = re.compile(rb"\r\nupgrade *:", re.IGNORECASE)
 _log = logging.getLogger("lapel.host")
 
 
@@ -116,14 +120,26 @@ def _protocol(limit: int) -> type[HttpToolsProtocol]:
             super().__init__(*args, **kwargs)
             self._head = 0  # bytes that came since the head began; more than the head where a body follows at once
             self._in_head = True
+            self._head_ends_by = 0.0
             self._refused = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+            super().connection_made(transport)
+            self._close_at(self.loop.time() + IDLE_SECONDS)
 
         def data_received(self, data: bytes) -> None:
             if self._in_head:
+                if not self._head:
+                    self._head_ends_by = self.loop.time() + HEAD_SECONDS
                 self._head += len(data)
+                if b"pgrade:" in data or b"PGRADE:" in data:
+                    data = _without_upgrade(data)
             super().data_received(data)
-            if self._in_head and self._head > limit and not self.transport.is_closing():
-                self._refuse()
+            if self._in_head and self._head and not self.transport.is_closing():
+                if self._head > limit:
+                    self._refuse()
+                else:
+                    self._close_at(self._head_ends_by)
 
         def on_headers_complete(self) -> None:
             if self._head > limit and self._size() > limit:
@@ -142,6 +158,10 @@ def _protocol(limit: int) -> type[HttpToolsProtocol]:
             else:
                 super().send_400_response(msg)
 
+        def _close_at(self, moment: float) -> None:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_at(moment, self.timeout_keep_alive_handler)
+
         def _size(self) -> int:
             return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
@@ -150,6 +170,16 @@ def _protocol(limit: int) -> type[HttpToolsProtocol]:
             self.transport.close()
 
     return Bounded
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename the header Upgrade in the first head of `data`.
+
+    There is nothing to upgrade to, and HTTP says that a server may ignore it. httptools would take the body for the
+    other protocol and drop it; Java's client asks for HTTP/2 in this way with its first request.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-ignore:", head) + end + rest
 
 
 async def _force(server: uvicorn.Server, forced: asyncio.Event) -> None:
