@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from .bindings import BindingSuite
     from .configuration import ConfigurationSuite
     from .crypto import CryptoSuite
+    from .faults import (
+        BindingFaultSuite,
+        ConfigurationFaultSuite,
+        FaultBackend,
+        LockFaultSuite,
+        PubSubFaultSuite,
+        StateFaultSuite,
+    )
     from .harness import SuiteBase
     from .lifecycle import ComponentSuite
     from .lock import LockSuite
@@ -28,17 +36,23 @@ if TYPE_CHECKING:
     from .subject import Pins, Subject
 
 __all__ = [
+    "BindingFaultSuite",
     "BindingSuite",
     "ComponentSuite",
+    "ConfigurationFaultSuite",
     "ConfigurationSuite",
     "CryptoSuite",
+    "FaultBackend",
     "FaultProxy",
+    "LockFaultSuite",
     "LockSuite",
     "Mutant",
     "Pins",
+    "PubSubFaultSuite",
     "PubSubSuite",
     "Report",
     "SecretStoreSuite",
+    "StateFaultSuite",
     "StateSuite",
     "Subject",
     "SuiteBase",
@@ -52,17 +66,23 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BindingFaultSuite": "faults",
     "BindingSuite": "bindings",
     "ComponentSuite": "lifecycle",
+    "ConfigurationFaultSuite": "faults",
     "ConfigurationSuite": "configuration",
     "CryptoSuite": "crypto",
+    "FaultBackend": "faults",
     "FaultProxy": "proxy",
+    "LockFaultSuite": "faults",
     "LockSuite": "lock",
     "Mutant": "mutants",
     "Pins": "subject",
+    "PubSubFaultSuite": "faults",
     "PubSubSuite": "pubsub",
     "Report": "report",
     "SecretStoreSuite": "secretstores",
+    "StateFaultSuite": "faults",
     "StateSuite": "state",
     "Subject": "subject",
     "SuiteBase": "harness",
