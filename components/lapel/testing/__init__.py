@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .lifecycle import ComponentSuite
     from .lock import LockSuite
     from .marks import contract, lacks, needs, row
-    from .mutants import Mutant, assert_killed, judge
+    from .mutants import Mutant, assert_killed, judge, judge_classes
     from .proxy import FaultProxy
     from .pubsub import PubSubSuite
     from .report import Report
@@ -59,6 +59,7 @@ __all__ = [
     "assert_killed",
     "contract",
     "judge",
+    "judge_classes",
     "lacks",
     "needs",
     "row",
@@ -89,6 +90,7 @@ _HOMES = {
     "assert_killed": "mutants",
     "contract": "marks",
     "judge": "mutants",
+    "judge_classes": "mutants",
     "lacks": "marks",
     "needs": "marks",
     "row": "marks",

@@ -61,6 +61,8 @@ class FaultBase(ComponentHooks):
     producer). Then a lost reply may also end in success; what is done twice is still a fault."""
     replacement: ClassVar[type[Driver[Any]] | None] = None
     """The driver class to test in place of the catalogue's; for mutants."""
+    observer: ClassVar[type[Driver[Any]] | None] = None
+    """The driver class that looks past the proxy, in place of the catalogue's."""
 
     # what a subclass overrides
 
@@ -104,7 +106,7 @@ class FaultBase(ComponentHooks):
     @pytest.fixture
     def direct(self, backend: FaultBackend, folder: Path) -> Subject:
         """Return the same component on the direct way to the backend."""
-        return self._at(backend, backend.host, backend.port, folder, None)
+        return self._at(backend, backend.host, backend.port, folder, self.observer)
 
     @pytest_asyncio.fixture(loop_scope="function")
     async def behind(self, direct: Subject) -> AsyncIterator[Component[Any]]:
