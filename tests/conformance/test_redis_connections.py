@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -162,6 +163,26 @@ async def test_all_kinds_share_one_set_of_connections(own_redis: OwnRedis) -> No
         await asyncio.gather(*(kinds.state.get(f"key-{number}") for number in range(1000)))
         await become(4, "a thousand calls share what there is")
     await become(0, "the last of them closes everything")
+
+
+async def test_nodes_that_left_a_cluster_are_forgotten(own_redis: OwnRedis) -> None:
+    cluster = await asyncio.to_thread(own_redis.cluster)
+    async with opened(cluster) as kinds:
+        await asyncio.gather(*(kinds.state.set(f"key-{number}", b"1") for number in range(50)))
+        assert isinstance(kinds.state.driver, RedisState)
+        client = kinds.state.driver._client
+        assert client is not None
+        members = set(client._endpoints)
+        assert len(members) == 3
+        at_work = client._endpoint(("127.0.0.1", 1))
+        at_work._busy.add(cast("Any", object()))
+        client._endpoint(("127.0.0.1", 2))
+        client._endpoint(("127.0.0.1", 3))
+        assert set(client._endpoints) == members | {("127.0.0.1", 1), ("127.0.0.1", 3)}
+        at_work._busy.clear()
+        client._endpoint(("127.0.0.1", 4))
+        assert set(client._endpoints) == members | {("127.0.0.1", 4)}
+        await kinds.use()
 
 
 @shapes
