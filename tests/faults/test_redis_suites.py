@@ -34,7 +34,11 @@ class OnRedis:
         def fields(host: str, port: int) -> Mapping[str, Any]:
             return {**server.properties, "redisHost": f"{host}:{port}", "readTimeout": "2s"}
 
-        return FaultBackend(host=server.host, port=server.port, fields=fields, restart=server.restart)
+        def restart() -> None:
+            server.kill()
+            server.start()
+
+        return FaultBackend(host=server.host, port=server.port, fields=fields, restart=restart)
 
 
 class TestState(OnRedis, StateFaultSuite):
