@@ -104,6 +104,7 @@ class StateFaultSuite(ConnectionTests, CancellationTests, StateBase):
                 await store.set(key, _NEW, etag=item.etag)
 
             offered.append(writing("setif", set_if, Effect.CONDITIONAL))
+            offered.append(writing("update", lambda key: store.update(key, lambda _: _NEW), Effect.CONDITIONAL))
         if flags & TRANSACTIONS:
             offered.append(writing("transaction", lambda key: store.transaction([SetOperation(key, _NEW)])))
             offered.append(removing("removal", lambda key: store.transaction([DeleteOperation(key)])))
