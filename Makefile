@@ -10,12 +10,13 @@ CONSTRAINTS = requirements/constraints.txt
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL = $(PIP) install -q -c $(CONSTRAINTS) --build-constraint $(CONSTRAINTS)
 
-.PHONY: help venv demo backends backends-status test test-faults check bench lock clean
+.PHONY: help venv demo backends backends-status test test-faults soak check bench lock clean
 
 help:
 	@echo 'make demo         run the quickstart; needs no service'
 	@echo 'make test         unit, conformance and type tests'
 	@echo 'make test-faults  tests that kill processes and break files and links'
+	@echo 'make soak         10 000 lives of each component and 10 minutes of load; SOAK_MINUTES and SOAK_CYCLES change that'
 	@echo 'make backends     get the real services that the tests run against, as far as they are missing'
 	@echo 'make backends-status  say which there are, and where they come from'
 	@echo 'make check        format, lint, types, generated documents, compose file, change fragments'
@@ -54,10 +55,13 @@ backends-status: $(VENV)/.dev
 	@$(BIN)/python -m tests.backends status
 
 test: backends
-	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/benchmarks
+	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/soak --ignore=tests/benchmarks
 
 test-faults: backends
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest tests/faults tests/soak
+
+soak: backends
+	SOAK_CYCLES=$${SOAK_CYCLES:-10000} SOAK_MINUTES=$${SOAK_MINUTES:-10} $(BIN)/python -m pytest -s tests/soak
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
@@ -11,9 +10,8 @@ from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
-from tests.backends.guard import guard
-from tests.backends.redis import RedisBackend, RedisServer, attach
-from tests.backends.redis_node import RedisOptions
+from tests.backends.redis import RedisBackend
+from tests.benchmarks.redis_server import redis_server
 
 from lapel.driver import DriverContext
 from lapel.pubsub import Message, PubSub
@@ -137,16 +135,8 @@ async def run() -> list[dict[str, Any]]:
 
 
 def _with_server() -> dict[int, list[tuple[float, float]]]:
-    url = os.environ.get("LAPEL_TEST_REDIS")
-    if url:
-        backend: RedisBackend = attach(url, "node", "LAPEL_TEST_REDIS")
-    else:
-        backend = RedisServer(guard().folder() / "redis", RedisOptions())
-        backend.launch()
-    try:
+    with redis_server() as backend:
         return uvloop.run(_measure(backend))
-    finally:
-        backend.close()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-NOT_BENCHMARKS = {"rows", "run"}
+NOT_BENCHMARKS = {"redis_server", "rows", "run"}
 
 
 def names() -> list[str]:

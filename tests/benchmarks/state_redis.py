@@ -8,7 +8,6 @@ redis-server of its own is started otherwise.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
@@ -16,9 +15,8 @@ from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
-from tests.backends.guard import guard
-from tests.backends.redis import RedisBackend, RedisServer, attach
-from tests.backends.redis_node import RedisOptions
+from tests.backends.redis import RedisBackend
+from tests.benchmarks.redis_server import redis_server
 
 from lapel.driver import DriverContext
 from lapel.state import SetOperation, StateStore
@@ -119,14 +117,6 @@ async def _compare_bulk(
     ]
 
 
-def _backend() -> RedisBackend:
-    if url := os.environ.get("LAPEL_TEST_REDIS"):
-        return attach(url, "node", "LAPEL_TEST_REDIS")
-    server = RedisServer(guard().folder() / "redis", RedisOptions())
-    server.launch()
-    return server
-
-
 async def _measure(backend: RedisBackend) -> list[dict[str, Any]]:
     driver = RedisState(RedisStateSettings.parse(backend.properties), DriverContext(component="bench"))
     redis = Redis(host=backend.host, port=backend.port, username=backend.username, password=backend.password)
@@ -156,11 +146,8 @@ async def _measure(backend: RedisBackend) -> list[dict[str, Any]]:
 
 
 def _run() -> list[dict[str, Any]]:
-    backend = _backend()
-    try:
+    with redis_server() as backend:
         return uvloop.run(_measure(backend))
-    finally:
-        backend.close()
 
 
 async def run() -> list[dict[str, Any]]:

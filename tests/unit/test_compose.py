@@ -33,3 +33,31 @@ def test_readiness_can_be_waited_for(service: dict[str, Any]) -> None:
 @every_service
 def test_service_starts_only_when_its_profile_is_asked_for(service: dict[str, Any]) -> None:
     assert service["profiles"]
+
+
+CONFORMANCE = COMPOSE.parent / "tests" / "conformance" / "components"
+REDIS_FILES = sorted(CONFORMANCE.glob("*redis*.yaml"))
+
+
+@pytest.mark.parametrize("file", REDIS_FILES, ids=lambda file: file.stem)
+def test_a_redis_component_file_leads_to_the_service_of_its_profile(file: Path) -> None:
+    component = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    fields = {item["name"]: item["value"] for item in component["spec"]["metadata"]}
+    shape = file.stem.rpartition(".")[2].removesuffix("-stack")
+    service = SERVICES[shape]
+    assert service["profiles"] == [shape]
+    published = {port.split(":")[1] for port in service["ports"]}
+    for host in fields["redisHost"].split(","):
+        name, _, port = host.partition(":")
+        assert name == "localhost"
+        assert port in published
+    assert not [name for name in fields if "password" in name.lower()], "the services know no passwords"
+    if shape == "redis-sentinel":
+        assert f"sentinel monitor {fields['sentinelMasterName']} " in service["command"][0]
+
+
+def test_the_shapes_of_redis_are_all_there() -> None:
+    kinds = {"state", "pubsub", "configuration", "lock", "bindings"}
+    assert {file.stem for file in REDIS_FILES} >= {
+        f"{kind}.redis{shape}" for kind in kinds for shape in ("", "-cluster", "-sentinel")
+    }

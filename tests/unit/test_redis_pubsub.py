@@ -227,6 +227,19 @@ async def test_a_stolen_message_is_lost_and_its_settlement_changes_nothing(
     assert list(await consumer.extend([delivery])) == [delivery]
 
 
+async def test_a_stolen_message_is_not_taken_back_by_extending_its_lease(
+    opener: Opener, redis_server: RedisBackend, topic: str
+) -> None:
+    driver = await opener(processingTimeout="1s", redeliverInterval="0")
+    await driver.publish(PublishRequest(topic, b"x"))
+    consumer = await subscribe(driver, topic)
+    (delivery,) = await received(consumer, 1)
+    redis_server.call("XCLAIM", topic, "g", "thief", 0, delivery.handle.id)
+    assert list(await consumer.extend([delivery])) == [delivery]
+    ((_, owner, _, _),) = redis_server.call("XPENDING", topic, "g", "-", "+", 10)
+    assert owner == b"thief"
+
+
 async def test_large_messages_pass(opener: Opener, topic: str) -> None:
     driver = await opener()
     data = bytes(range(256)) * 4096

@@ -145,3 +145,45 @@ async def test_a_backend_that_is_away_refuses() -> None:
         with pytest.raises(ConnectionError):
             await ask(proxy, b"a\n")
         assert proxy.counters.refused == 1
+
+
+async def test_a_delivery_is_cut_off_before_the_driver_has_it() -> None:
+    async with setup() as (echo, proxy):
+        trap = proxy.cut_reply(b"PAY")
+        assert await ask(proxy, b"look\n") == b"LOOK\n"
+        with pytest.raises(ConnectionError):
+            await ask(proxy, b"pay\n")
+        await trap.wait()
+        assert echo.seen == [b"look\n", b"pay\n"]
+
+
+async def test_what_is_sent_is_counted_over_all_connections_and_chunks() -> None:
+    async with setup() as (_, proxy):
+        seen = proxy.sightings(b"pay me")
+        proxy.cut_request(b"never")
+        assert await ask(proxy, b"pay me, pay me\n") == b"PAY ME, PAY ME\n"
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        before = proxy.counters.request_bytes
+        writer.write(b"pay")
+        while proxy.counters.request_bytes == before:
+            await asyncio.sleep(0)
+        writer.write(b" me\n")
+        assert await reader.readline() == b"PAY ME\n"
+        writer.close()
+        assert seen.count == 3
+        with pytest.raises(ValueError, match="1 to 256"):
+            proxy.sightings(b"")
+
+
+async def test_bytes_trickle() -> None:
+    async with setup() as (_, proxy):
+        proxy.trickle(2)
+        assert await ask(proxy, b"hello\n") == b"HELLO\n"
+        assert proxy.counters.trickled_pieces == 6
+
+
+async def test_a_port_to_listen_on_can_be_chosen() -> None:
+    async with setup() as (_, proxy):
+        port = proxy.port
+    async with FaultProxy("127.0.0.1", 1, listen=port) as proxy:
+        assert proxy.port == port

@@ -332,10 +332,11 @@ class StateStore(Component[StateDriver[Any]]):
             size = self.limits.bulk_items or len(good) or 1
             for start in range(0, len(good), size):
                 part = good[start : start + size]
+                asking = _Asking(native) if bulk.effect is Effect.SAFE else None
                 try:
-                    answers = await self._call_entries(bulk, native, [request for _, request in part])
+                    answers = await self._call_entries(bulk, asking or native, [request for _, request in part])
                 except LapelError as exc:
-                    answers = [exc] * len(part)
+                    answers = (asking and asking.answers) or [exc] * len(part)
                 if len(answers) != len(part):
                     raise OperationFailedError(f"the driver gave {len(answers)} answers to {len(part)} requests")
                 for (index, _), answer in zip(part, answers, strict=True):
@@ -363,6 +364,22 @@ class StateStore(Component[StateDriver[Any]]):
             for group in by_key.values():
                 tasks.create_task(apply(group))
         return results
+
+
+class _Asking:
+    """A bulk read that is repeated as a whole when one of its answers is an error that may be."""
+
+    def __init__(self, native: Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]) -> None:
+        self._native = native
+        self.answers: Sequence[Any] = ()
+        """Those of the last try that gave some."""
+
+    async def __call__(self, requests: Sequence[Any]) -> Sequence[Any]:
+        self.answers = answers = await self._native(requests)
+        for answer in answers:
+            if isinstance(answer, LapelError) and answer.retryable:
+                raise answer
+        return answers
 
 
 def _found(key: str, item: StateItem | None) -> BulkGetOutcome:

@@ -14,11 +14,19 @@ if TYPE_CHECKING:
     from .bindings import BindingSuite
     from .configuration import ConfigurationSuite
     from .crypto import CryptoSuite
+    from .faults import (
+        BindingFaultSuite,
+        ConfigurationFaultSuite,
+        FaultBackend,
+        LockFaultSuite,
+        PubSubFaultSuite,
+        StateFaultSuite,
+    )
     from .harness import SuiteBase
     from .lifecycle import ComponentSuite
     from .lock import LockSuite
     from .marks import contract, lacks, needs, row
-    from .mutants import Mutant, assert_killed, judge
+    from .mutants import Mutant, assert_killed, judge, judge_classes
     from .proxy import FaultProxy
     from .pubsub import PubSubSuite
     from .report import Report
@@ -28,23 +36,30 @@ if TYPE_CHECKING:
     from .subject import Pins, Subject
 
 __all__ = [
+    "BindingFaultSuite",
     "BindingSuite",
     "ComponentSuite",
+    "ConfigurationFaultSuite",
     "ConfigurationSuite",
     "CryptoSuite",
+    "FaultBackend",
     "FaultProxy",
+    "LockFaultSuite",
     "LockSuite",
     "Mutant",
     "Pins",
+    "PubSubFaultSuite",
     "PubSubSuite",
     "Report",
     "SecretStoreSuite",
+    "StateFaultSuite",
     "StateSuite",
     "Subject",
     "SuiteBase",
     "assert_killed",
     "contract",
     "judge",
+    "judge_classes",
     "lacks",
     "needs",
     "row",
@@ -52,23 +67,30 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BindingFaultSuite": "faults",
     "BindingSuite": "bindings",
     "ComponentSuite": "lifecycle",
+    "ConfigurationFaultSuite": "faults",
     "ConfigurationSuite": "configuration",
     "CryptoSuite": "crypto",
+    "FaultBackend": "faults",
     "FaultProxy": "proxy",
+    "LockFaultSuite": "faults",
     "LockSuite": "lock",
     "Mutant": "mutants",
     "Pins": "subject",
+    "PubSubFaultSuite": "faults",
     "PubSubSuite": "pubsub",
     "Report": "report",
     "SecretStoreSuite": "secretstores",
+    "StateFaultSuite": "faults",
     "StateSuite": "state",
     "Subject": "subject",
     "SuiteBase": "harness",
     "assert_killed": "mutants",
     "contract": "marks",
     "judge": "mutants",
+    "judge_classes": "mutants",
     "lacks": "marks",
     "needs": "marks",
     "row": "marks",

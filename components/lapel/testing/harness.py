@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from ..component import Component, ComponentOptions
 from ..descriptor import Capability, Kind, capability_names
+from ..driver import Driver
 from ..policy import Operation
 from ..registry import default_registry
 from .plugin import DECLARED, NOT_DECLARED
@@ -23,7 +24,10 @@ from .report import SUBJECT
 from .rows import ROWS
 from .subject import Subject, read_components
 
-__all__ = ["SuiteBase", "bare"]
+__all__ = ["ComponentHooks", "Operations", "SuiteBase", "bare"]
+
+Operations = Mapping[str, Callable[[], Awaitable[object]]]
+"""Calls by name, each ready to be made any number of times."""
 
 _FOLDER: pytest.StashKey[Path] = pytest.StashKey()
 
@@ -155,6 +159,27 @@ class SuiteBase:
     def option(self, subject: Subject, name: str) -> Any:
         """Return a knob of the component's Conformance document, or its default."""
         return subject.pins.options.get(name, self.options[name])
+
+
+class ComponentHooks(SuiteBase):
+    """How the tests of all kinds use a component; each kind has a base with its own hooks."""
+
+    options: ClassVar[Mapping[str, Any]] = {"broken": ()}
+    methods: ClassVar[Mapping[Capability, tuple[str, ...]]] = {}
+    """For each flag, the methods of a driver that it switches on."""
+    driver_base: ClassVar[type[Any]] = Driver
+    """The class that drivers of the kind subclass."""
+
+    async def exercise(self, component: Component[Any], payload: str) -> None:
+        """Make one ordinary round trip with `payload`, a text not used before, and assert that the reply is right."""
+        raise NotImplementedError
+
+    def operations(self, component: Component[Any], payload: str) -> Operations:
+        """Return every operation that the component's flags allow, by name, ready to be called any number of times.
+
+        `payload` is a text not used before.
+        """
+        raise NotImplementedError
 
 
 def bare(component: Component[Any]) -> Component[Any]:

@@ -9,8 +9,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -27,36 +27,18 @@ from ..errors import (
     WrongLoopError,
 )
 from ..secret import Secret
-from .harness import SuiteBase
+from .harness import ComponentHooks, Operations
 from .marks import row
 from .subject import Subject
 
-__all__ = ["ComponentSuite", "Operations", "traces", "wait_until"]
+__all__ = ["ComponentSuite", "traces", "wait_until"]
 
-Operations = Mapping[str, Callable[[], Awaitable[object]]]
 CANARY = "canary-5f0c1d"
 CANCEL_ROUNDS = 200
 
 
-class ComponentSuite(SuiteBase):
-    """Tests that every kind shares. A kind says how to use a component with two hooks."""
-
-    options: ClassVar[Mapping[str, Any]] = {"broken": ()}
-    methods: ClassVar[Mapping[Capability, tuple[str, ...]]] = {}
-    """For each flag, the methods of a driver that it switches on."""
-    driver_base: ClassVar[type[Any]] = Driver
-    """The class that drivers of the kind subclass."""
-
-    async def exercise(self, component: Component[Any], payload: str) -> None:
-        """Make one ordinary round trip with `payload`, a text not used before, and assert that the reply is right."""
-        raise NotImplementedError
-
-    def operations(self, component: Component[Any], payload: str) -> Operations:
-        """Return every operation that the component's flags allow, by name, ready to be called any number of times.
-
-        `payload` is a text not used before.
-        """
-        raise NotImplementedError
+class ComponentSuite(ComponentHooks):
+    """Tests that every kind shares."""
 
     # what it says about itself
 

@@ -6,7 +6,7 @@ each must be killed by the row it names, and the original must pass the same row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from .report import ComponentReport, Status
 from .run import run_classes
 from .subject import Pins, Subject
 
-__all__ = ["Mutant", "assert_killed", "judge"]
+__all__ = ["Mutant", "assert_killed", "judge", "judge_classes"]
 
 ORIGINAL = "TestOriginal"
 
@@ -49,13 +49,26 @@ def judge(
 
     Every instance is built with `settings`. Blocks; not for a running event loop.
     """
+
+    def make(name: str, driver: type[Driver[Any]]) -> type[SuiteBase]:
+        return _class(name, suite, driver, settings, pins)
+
+    return judge_classes(make, original, mutants)
+
+
+def judge_classes(
+    make: Callable[[str, type[Driver[Any]]], type[SuiteBase]],
+    original: type[Driver[Any]],
+    mutants: Iterable[Mutant],
+) -> Mapping[str, ComponentReport]:
+    """Do what `judge` does with suite classes of one's own: `make` returns that of a name and a driver class."""
     wanted = list(mutants)
-    classes = {ORIGINAL: _class(ORIGINAL, suite, original, settings, pins)}
+    classes = {ORIGINAL: make(ORIGINAL, original)}
     rows = {ORIGINAL: {mutant.row for mutant in wanted}}
     for mutant in wanted:
         name = f"Test{mutant.driver.__name__}"
-        classes[name] = _class(name, suite, mutant.driver, settings, pins)
-        rows[name] = {mutant.row}
+        classes[name] = make(name, mutant.driver)
+        rows[name] = {*rows.get(name, ()), mutant.row}
     report = run_classes(classes, plugins=[_OnlyRows(rows)])
     assert report.problem is None, report.problem
     return {key.rpartition("::")[2]: component for key, component in report.components.items()}
@@ -68,7 +81,8 @@ def assert_killed(outcomes: Mapping[str, ComponentReport], mutant: Mutant) -> No
     assert not faults, f"the original fails {mutant.row}:\n" + "\n".join(faults)
     proved = {result.test for result in original if result.status in (Status.PROVED, Status.REFUSED)}
     assert proved, f"no test of {mutant.row} ran on the original"
-    killed = {result.test for result in outcomes[f"Test{mutant.driver.__name__}"].of(Status.FAILED)}
+    failed = outcomes[f"Test{mutant.driver.__name__}"].of(Status.FAILED)
+    killed = {result.test for result in failed if mutant.row in result.rows}
     assert killed & proved, f"{mutant.driver.__name__} survived {mutant.row}"
 
 

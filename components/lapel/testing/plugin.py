@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", mark)
     from .suites import SUITE_PACKAGES
 
-    pytest.register_assert_rewrite(*SUITE_PACKAGES, "lapel.testing.lifecycle")
+    pytest.register_assert_rewrite(*SUITE_PACKAGES, "lapel.testing.lifecycle", "lapel.testing.faults")
     config.pluginmanager.register(Recorder(config), _RECORDER)
     if chosen := config.getoption("--lapel-component"):
         paths = [Path(name).resolve() for name in chosen]

@@ -22,10 +22,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Self
 
-__all__ = ["Counters", "FaultProxy", "Trap"]
+__all__ = ["Counters", "FaultProxy", "Sightings", "Trap"]
 
 CHUNK = 65_536
 CONNECT_SECONDS = 5.0
+LONGEST_PATTERN = 256
+"""Bytes that a pattern may have, and be spread over two chunks."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Counters:
     dropped_request_bytes: int = 0
     dropped_reply_bytes: int = 0
     delayed_chunks: int = 0
+    trickled_pieces: int = 0
 
 
 class _Mode(Enum):
@@ -52,12 +55,14 @@ class _Mode(Enum):
 class Trap:
     """A fault that waits for its moment and strikes once.
 
-    `pattern` is looked for in what the driver sends; empty means the next bytes whatever they are. `forward` says
-    whether the request reaches the backend before the connection is cut. `request` holds the bytes that set it off.
+    `pattern` is looked for in what the driver sends, or with `in_reply` in what the backend sends; empty means the next
+    bytes whatever they are. `forward` says whether a request reaches the backend before the connection is cut.
+    `request` holds the bytes that set it off.
     """
 
     pattern: bytes
     forward: bool
+    in_reply: bool = False
     hit: bool = False
     request: bytes = b""
     _struck: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
@@ -72,15 +77,27 @@ class Trap:
         self._struck.set()
 
 
-class FaultProxy:
-    """Forwards TCP connections on a free loopback port to `host` and `port`, with faults on demand.
+@dataclass(slots=True, eq=False)
+class Sightings:
+    """How often a text was in what came from drivers, on all connections together, forwarded or not."""
 
-    Faults hold until `heal`, for connections that are there and for new ones; traps strike once. One event loop.
+    pattern: bytes
+    count: int = 0
+
+
+class FaultProxy:
+    """Forwards TCP connections on a loopback port to `host` and `port`, with faults on demand.
+
+    `listen` is the port to listen on, 0 for any that is free. Faults hold until `heal`, for connections that are there
+    and for new ones; traps strike once. One event loop.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, listen: int = 0) -> None:
         self.counters = Counters()
         self._target = (host, port)
+        self._listen = listen
+        self._sightings: list[Sightings] = []
+        self._piece = 0
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,13 +119,14 @@ class FaultProxy:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._listen)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._server is not None
         self._server.close()
         self.cut()
+        self._flow.set()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -118,7 +136,7 @@ class FaultProxy:
 
     def heal(self) -> None:
         """Let everything pass again. What was frozen goes on; what was dropped is gone."""
-        self._mode, self._delay = _Mode.PASS, 0.0
+        self._mode, self._delay, self._piece = _Mode.PASS, 0.0, 0
         self._traps.clear()
         self._flow.set()
 
@@ -137,6 +155,10 @@ class FaultProxy:
     def delay(self, seconds: float) -> None:
         """Hold back every chunk in both directions."""
         self._delay = seconds
+
+    def trickle(self, size: int) -> None:
+        """Hand on pieces of `size` bytes in both directions, each in a packet of its own."""
+        self._piece = size
 
     def freeze(self) -> None:
         """Move no byte in either direction, as a stopped backend: connections stay, new ones are accepted."""
@@ -157,15 +179,34 @@ class FaultProxy:
         """
         return self._arm(Trap(pattern, forward=True))
 
+    def cut_reply(self, pattern: bytes) -> Trap:
+        """Reset the connection when the backend sends `pattern`, such as a message, before the driver has it."""
+        return self._arm(Trap(pattern, forward=True, in_reply=True))
+
+    def sightings(self, pattern: bytes) -> Sightings:
+        """Count from now on how often drivers send `pattern`, of at most `LONGEST_PATTERN` bytes."""
+        if not 0 < len(pattern) <= LONGEST_PATTERN:
+            raise ValueError(f"a pattern to count has 1 to {LONGEST_PATTERN} bytes")
+        self._sightings.append(found := Sightings(pattern))
+        return found
+
     # inside
 
     def _arm(self, trap: Trap) -> Trap:
         self._traps.append(trap)
         return trap
 
-    def _sprung(self, chunk: bytes) -> Trap | None:
+    def _look(self, before: bytes, chunk: bytes) -> Trap | None:
+        """Count what is to be counted, and return the trap that this chunk, with what came before it, sets off."""
+        both = before + chunk
+        for one in self._sightings:
+            one.count += both.count(one.pattern) - before.count(one.pattern)
+        return self._sprung(before, chunk, in_reply=False)
+
+    def _sprung(self, before: bytes, chunk: bytes, *, in_reply: bool) -> Trap | None:
+        both = before + chunk
         for trap in self._traps:
-            if trap.pattern in chunk:
+            if trap.in_reply is in_reply and both.count(trap.pattern) > before.count(trap.pattern):
                 self._traps.remove(trap)
                 trap.request = chunk
                 return trap
@@ -203,9 +244,12 @@ class FaultProxy:
             link.reset()
 
     async def _requests(self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while chunk := await self._read(source):
+        before = b""
+        while chunk := await source.read(CHUNK):
             self.counters.request_bytes += len(chunk)
-            trap = self._sprung(chunk)
+            await self._hold_back()
+            trap = self._look(before, chunk)
+            before = (before + chunk)[1 - LONGEST_PATTERN :]
             if self._mode is _Mode.BLACK_HOLE:
                 self.counters.dropped_request_bytes += len(chunk)
                 continue
@@ -215,33 +259,41 @@ class FaultProxy:
                 return
             if trap is not None:
                 link.trap = trap
-            sink.write(chunk)
-            await sink.drain()
+            await self._hand_on(chunk, sink)
         if sink.can_write_eof():
             sink.write_eof()
 
     async def _replies(self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while chunk := await self._read(source):
+        before = b""
+        while chunk := await source.read(CHUNK):
             self.counters.reply_bytes += len(chunk)
-            if link.trap is not None:
+            await self._hold_back()
+            if (trap := link.trap or self._sprung(before, chunk, in_reply=True)) is not None:
                 self.counters.dropped_reply_bytes += len(chunk)
-                self._end(link, link.trap)
+                self._end(link, trap)
                 return
+            before = (before + chunk)[1 - LONGEST_PATTERN :]
             if self._mode is _Mode.BLACK_HOLE:
                 self.counters.dropped_reply_bytes += len(chunk)
                 continue
-            sink.write(chunk)
-            await sink.drain()
+            await self._hand_on(chunk, sink)
         # The backend ended the connection: so do we, or a driver would wait on a line that is dead.
         link.reset()
 
-    async def _read(self, source: asyncio.StreamReader) -> bytes:
-        chunk = await source.read(CHUNK)
+    async def _hand_on(self, chunk: bytes, sink: asyncio.StreamWriter) -> None:
+        size = self._piece or len(chunk)
+        for start in range(0, len(chunk), size):
+            sink.write(chunk[start : start + size])
+            await sink.drain()
+            if size < len(chunk):
+                self.counters.trickled_pieces += 1
+                await asyncio.sleep(0)
+
+    async def _hold_back(self) -> None:
         if self._delay:
             self.counters.delayed_chunks += 1
             await asyncio.sleep(self._delay)
         await self._flow.wait()
-        return chunk
 
     def _end(self, link: _Link, trap: Trap) -> None:
         self.counters.cut += 1

@@ -70,11 +70,15 @@ class Subject:
         self.pins = pins or Pins()
         self._make = make
         self.manifest: Manifest | None = None
+        self._replacement: type[Driver[Any]] | None = None
         self._probed: tuple[Capability, Mapping[Capability, str]] | BaseException | None = None
 
     @classmethod
-    def from_manifest(cls, manifest: Manifest, pins: Pins) -> Subject:
-        """Take driver and settings from a component document. Raises what the registry and the settings raise."""
+    def from_manifest(cls, manifest: Manifest, pins: Pins, *, driver: type[Driver[Any]] | None = None) -> Subject:
+        """Take settings and, unless `driver` is given, the driver's class from a component document.
+
+        Raises what the registry and the settings raise.
+        """
         from ..registry import default_registry
 
         registry = default_registry()
@@ -86,9 +90,9 @@ class Subject:
         settings = descriptor.settings_model().parse(
             resolved.properties, component=manifest.name, driver=manifest.type, file=manifest.file, line=manifest.line
         )
-        driver_class = registry.driver_class(descriptor)
+        driver_class = driver or registry.driver_class(descriptor)
         subject = cls(manifest.name, lambda context: driver_class(settings, context), pins=pins)
-        subject.manifest = manifest
+        subject.manifest, subject._replacement = manifest, driver
         return subject
 
     def variant(self, properties: Mapping[str, str]) -> Subject | None:
@@ -101,7 +105,8 @@ class Subject:
         others = {name.lower() for name in properties}
         kept = tuple(item for item in self.manifest.metadata if item.name.lower() not in others)
         changed = tuple(MetadataItem(name, value) for name, value in properties.items())
-        return Subject.from_manifest(replace(self.manifest, metadata=kept + changed), self.pins)
+        changed_manifest = replace(self.manifest, metadata=kept + changed)
+        return Subject.from_manifest(changed_manifest, self.pins, driver=self._replacement)
 
     def driver(self, **context: Any) -> Driver[Any]:
         """Return a new, unopened driver; `context` are further fields of its `DriverContext`."""

@@ -229,6 +229,10 @@ class RedisClient:
         if endpoint is None:
             place = self.place if address is None else f"Redis node {address[0]}:{address[1]}"
             endpoint = Endpoint(self.options, self._tls, partial(self._address, address), place, self._look_around)
+            # Nodes of a cluster come and go, under ever new addresses.
+            for other in [one for one in self._endpoints if one and self._table and not self._table.knows(one)]:
+                if self._endpoints[other].leave():
+                    del self._endpoints[other]
             self._endpoints[address] = endpoint
         return endpoint
 

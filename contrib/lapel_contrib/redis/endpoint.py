@@ -91,6 +91,15 @@ class Endpoint:
         while self._idle:
             self._idle.pop().close()
 
+    def leave(self) -> bool:
+        """Let go of a node that has left the cluster, unless something is under way; tell whether it is gone."""
+        if self._busy or self.pipeline.busy:
+            return False
+        self.forget_idle()
+        if self.pipeline.link is not None:
+            self.pipeline.link.close()
+        return True
+
     async def close(self) -> None:
         """Close all connections. Bounded and idempotent."""
         self._closed = True

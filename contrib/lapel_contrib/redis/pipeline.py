@@ -91,6 +91,12 @@ class Pipeline:
         """The connection, if there is one now."""
         return self._link if self._link is not None and self._link.open else None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way, or a connection is being made."""
+        waiting = self._connecting is not None or self._coalescer.pending > 0
+        return waiting or (self.link is not None and not self.link.idle)
+
     def submit(self, call: Call, size: int = 0) -> Coroutine[Any, Any, Any]:
         """Send a call with the next buffer and return its reply, to be awaited at once. `size` is in bytes.
 

@@ -101,6 +101,10 @@ class SlotTable:
         """The nodes that serve slots, in the order of their first one."""
         return list(dict.fromkeys(address for address in self._slots if address is not None))
 
+    def knows(self, address: Address) -> bool:
+        """Tell whether a node is in the cluster as it was last heard of, or named in the settings."""
+        return address in self._known
+
     def address(self, slot: int) -> Address | None:
         """Return the node of a slot, None if none serves it."""
         return self._slots[slot]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lifecycle import ComponentSuite
 from .calls import CallTests
 from .events import EventTests
 from .objects import ObjectTests
@@ -9,7 +10,7 @@ from .objects import ObjectTests
 __all__ = ["BindingSuite"]
 
 
-class BindingSuite(CallTests, ObjectTests, EventTests):
+class BindingSuite(CallTests, ObjectTests, EventTests, ComponentSuite):
     """What every binding must show.
 
     Options of the Conformance document: `target` is the request metadata that names an object, for bindings that keep

@@ -15,7 +15,7 @@ from ...bindings import BindingDriver, BindingEvent, InputBinding, OutputBinding
 from ...component import Component, ComponentOptions
 from ...deadlines import Deadlines
 from ...descriptor import Capability, Kind
-from ..lifecycle import ComponentSuite, Operations
+from ..harness import ComponentHooks, Operations
 from ..marks import TEST_SECONDS
 from ..subject import Subject
 
@@ -48,14 +48,14 @@ class Events:
                 await self._came.wait()
 
 
-class BindingBase(ComponentSuite):
+class BindingBase(ComponentHooks):
     """Fixtures and hooks of the binding suite."""
 
     kind = Kind.BINDINGS
     front = OutputBinding
     driver_base = BindingDriver
     options: ClassVar[Mapping[str, Any]] = {
-        **ComponentSuite.options,
+        **ComponentHooks.options,
         "target": "",
         "required": "",
         "root": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lifecycle import ComponentSuite
 from .reading import ReadingTests
 from .watching import WatchingTests
 from .writers import ConfigurationWriter
@@ -9,7 +10,7 @@ from .writers import ConfigurationWriter
 __all__ = ["ConfigurationSuite", "ConfigurationWriter"]
 
 
-class ConfigurationSuite(ReadingTests, WatchingTests):
+class ConfigurationSuite(ReadingTests, WatchingTests, ComponentSuite):
     """What every configuration store must show.
 
     Options of the Conformance document: `writer`, as `module:Class`, the `ConfigurationWriter` that changes items from

@@ -12,7 +12,8 @@ import pytest
 from ...component import Component
 from ...configuration import ConfigurationDriver, ConfigurationEvent, ConfigurationItem, ConfigurationStore
 from ...descriptor import Capability, Kind
-from ..lifecycle import ComponentSuite, Operations, wait_until
+from ..harness import ComponentHooks, Operations
+from ..lifecycle import wait_until
 from ..subject import Subject
 from .writers import ConfigurationWriter
 
@@ -24,14 +25,14 @@ PATIENCE = 30.0
 SEED = "conformance-seed"
 
 
-class ConfigurationBase(ComponentSuite):
+class ConfigurationBase(ComponentHooks):
     """Fixtures and hooks of the configuration suite."""
 
     kind = Kind.CONFIGURATION
     front = ConfigurationStore
     driver_base = ConfigurationDriver
     options: ClassVar[Mapping[str, Any]] = {
-        **ComponentSuite.options,
+        **ComponentHooks.options,
         "emptyValues": "true",
         "metadata": "true",
         "versionBars": "true",

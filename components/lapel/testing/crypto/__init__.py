@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lifecycle import ComponentSuite
 from .ciphers import CipherTests
 from .documents import DocumentTests
 from .keys import KeyTests
@@ -9,5 +10,5 @@ from .keys import KeyTests
 __all__ = ["CryptoSuite"]
 
 
-class CryptoSuite(CipherTests, DocumentTests, KeyTests):
+class CryptoSuite(CipherTests, DocumentTests, KeyTests, ComponentSuite):
     """Everything that a crypto provider promises."""

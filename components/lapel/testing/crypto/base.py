@@ -12,13 +12,13 @@ import pytest
 from ...component import Component
 from ...crypto import CryptoDriver, CryptoProvider
 from ...descriptor import Capability, Kind
-from ..lifecycle import ComponentSuite, Operations
+from ..harness import ComponentHooks, Operations
 from ..subject import Subject
 
 __all__ = ["CryptoBase", "digest_of", "is_symmetric", "message_for", "nonce_size"]
 
 
-class CryptoBase(ComponentSuite):
+class CryptoBase(ComponentHooks):
     """Fixtures and hooks of the crypto suite.
 
     The options `keys` and `publicKeys` map algorithm names to the names of keys that the backend has: symmetric or
@@ -27,7 +27,7 @@ class CryptoBase(ComponentSuite):
 
     kind = Kind.CRYPTO
     front = CryptoProvider
-    options: ClassVar[Mapping[str, Any]] = {**ComponentSuite.options, "keys": {}, "publicKeys": {}}
+    options: ClassVar[Mapping[str, Any]] = {**ComponentHooks.options, "keys": {}, "publicKeys": {}}
     driver_base = CryptoDriver
     methods = {  # noqa: RUF012  # declared as a ClassVar by the base class
         Capability.PUBLIC_KEYS: ("get_key",),

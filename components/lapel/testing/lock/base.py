@@ -10,7 +10,8 @@ import pytest
 from ...component import Component
 from ...descriptor import Capability, Kind
 from ...lock import LockDriver, LockStore, UnlockStatus
-from ..lifecycle import ComponentSuite, Operations, wait_until
+from ..harness import ComponentHooks, Operations
+from ..lifecycle import wait_until
 
 __all__ = ["LockBase", "eventually"]
 
@@ -18,13 +19,13 @@ PATIENCE = 10.0
 """How long a test waits, in seconds, for a lock to expire."""
 
 
-class LockBase(ComponentSuite):
+class LockBase(ComponentHooks):
     """Fixtures and hooks of the lock suite."""
 
     kind = Kind.LOCK
     front = LockStore
     driver_base = LockDriver
-    options: ClassVar[Mapping[str, Any]] = {**ComponentSuite.options, "shared": "false"}
+    options: ClassVar[Mapping[str, Any]] = {**ComponentHooks.options, "shared": "false"}
     methods = {Capability.RENEW: ("renew",)}  # noqa: RUF012  # declared as a ClassVar by the base class
 
     @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lifecycle import ComponentSuite
 from .bulk import BulkTests
 from .consumer import ConsumerTests
 from .deadletter import DeadLetterTests
@@ -25,6 +26,7 @@ class PubSubSuite(
     LifetimeTests,
     FlowTests,
     ConsumerTests,
+    ComponentSuite,
 ):
     """What every pub/sub component must show.
 

@@ -14,7 +14,7 @@ from ...component import Component, HealthState
 from ...descriptor import Capability, Kind
 from ...errors import ClosedError
 from ...pubsub import Backoff, Message, Outcome, PubSub, PubSubDriver, Subscription
-from ..lifecycle import ComponentSuite, Operations
+from ..harness import ComponentHooks, Operations
 from ..subject import Subject
 
 __all__ = ["QUICK", "Inbox", "PubSubBase", "for_ever", "left_over", "send", "send_all", "texts"]
@@ -27,14 +27,14 @@ WAIT_SECONDS = 20.0
 """How long messages may take to arrive."""
 
 
-class PubSubBase(ComponentSuite):
+class PubSubBase(ComponentHooks):
     """Fixtures and hooks of the pub/sub suite."""
 
     kind = Kind.PUBSUB
     front = PubSub
     driver_base = PubSubDriver
     options: ClassVar[Mapping[str, Any]] = {
-        **ComponentSuite.options,
+        **ComponentHooks.options,
         "shared": "false",
         "newGroup": "now",
         "contentType": "true",

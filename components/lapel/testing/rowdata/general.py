@@ -21,11 +21,11 @@ stricter-137 | requests and responses share no memory with the driver
 stricter-138 | unknown names, duplicate names and missing dependencies are typed errors
 stricter-139 | an exception in the body of a component is kept and the component is closed
 stricter-140 | wrong drivers are caught by the rows they break
+stricter-141 | a write whose reply is lost is of unknown outcome, and was sent once
+stricter-142 | a request that never arrived is not taken for done
+stricter-143 | operations cancelled at every await, and while a reply is under way, are followed by correct replies
 """
 
 WAIVED: dict[str, str] = {
-    "stricter-131": "needs a server that accepts and never answers; the fault suite has one",
-    "stricter-132": "needs a server that can be killed; belongs to the fault suite",
-    "stricter-133": "needs a proxy between driver and server; belongs to the fault suite",
     "stricter-138": "no property of one driver: tests/unit/test_registry.py shows it",
 }

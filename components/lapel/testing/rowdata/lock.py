@@ -23,6 +23,4 @@ stricter-103 | close while holding: the lock stays until its expiry
 stricter-104 | renewal by a stranger is refused, the fencing token grows
 """
 
-WAIVED: dict[str, str] = {
-    "stricter-102": "needs a store that can be restarted; belongs to the fault suite",
-}
+WAIVED: dict[str, str] = {}

@@ -46,6 +46,4 @@ stricter-059 | errors of publish say whether trying again can help
 stricter-060 | envelopes equal the golden files
 """
 
-WAIVED: dict[str, str] = {
-    "stricter-054": "needs a broker that can be restarted; the fault suite restarts one",
-}
+WAIVED: dict[str, str] = {}

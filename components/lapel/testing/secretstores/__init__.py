@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lifecycle import ComponentSuite
 from .reading import ReadingTests
 from .secrecy import SecrecyTests
 from .writers import SecretWriter
@@ -9,7 +10,7 @@ from .writers import SecretWriter
 __all__ = ["SecretStoreSuite", "SecretWriter"]
 
 
-class SecretStoreSuite(ReadingTests, SecrecyTests):
+class SecretStoreSuite(ReadingTests, SecrecyTests, ComponentSuite):
     """What every secret store must show.
 
     The secrets `conftestsecret` with the value `abcd` and `secondsecret` with `efgh` must be there, or a writer that

@@ -13,7 +13,8 @@ from ...component import Component
 from ...descriptor import Capability, Kind
 from ...errors import NotFoundError
 from ...secretstores import SecretStore, SecretStoreDriver
-from ..lifecycle import ComponentSuite, Operations, wait_until
+from ..harness import ComponentHooks, Operations
+from ..lifecycle import wait_until
 from ..subject import Subject
 from .writers import SecretWriter
 
@@ -26,14 +27,14 @@ SECRETS = {"conftestsecret": "abcd", "secondsecret": "efgh"}
 """What is there before anything is opened: put by the writer, or prepared by whoever runs the suite."""
 
 
-class SecretStoreBase(ComponentSuite):
+class SecretStoreBase(ComponentHooks):
     """Fixtures and hooks of the secret store suite."""
 
     kind = Kind.SECRETSTORES
     front = SecretStore
     driver_base = SecretStoreDriver
     options: ClassVar[Mapping[str, Any]] = {
-        **ComponentSuite.options,
+        **ComponentHooks.options,
         "emptyValues": "true",
         "hidden": "",
         "refresh": "true",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..lifecycle import ComponentSuite
 from .basic import BasicTests
 from .bulk import BulkTests
 from .etags import EtagTests
@@ -25,6 +26,7 @@ class StateSuite(
     TransactionTests,
     ListingTests,
     QueryTests,
+    ComponentSuite,
 ):
     """What every state store must show.
 

@@ -10,7 +10,7 @@ import pytest
 from ...component import Component
 from ...descriptor import Capability, Kind
 from ...state import DeleteOperation, SetOperation, StateDriver, StateItem, StateStore
-from ..lifecycle import ComponentSuite, Operations
+from ..harness import ComponentHooks, Operations
 from ..subject import Subject
 
 __all__ = ["TRANSACTIONS", "StateBase", "found"]
@@ -18,13 +18,13 @@ __all__ = ["TRANSACTIONS", "StateBase", "found"]
 TRANSACTIONS = Capability.TRANSACTIONAL | Capability.SAME_SLOT_TRANSACTIONAL
 
 
-class StateBase(ComponentSuite):
+class StateBase(ComponentHooks):
     """Fixtures and hooks of the state suite."""
 
     kind = Kind.STATE
     front = StateStore
     options: ClassVar[Mapping[str, Any]] = {
-        **ComponentSuite.options,
+        **ComponentHooks.options,
         "badEtag": "bad-etag",
         "shared": "false",
     }
