@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,11 +16,15 @@ COMPONENTS = Path(__file__).parent / "components"
 
 
 class OnRabbit:
-    """Takes a component file and replaces the fields that say where the broker is."""
+    """Takes a component file and replaces the fields that say where the broker is.
+
+    `own_queue`: each test has a queue of its own, which holds nothing that others left.
+    """
 
     component: ClassVar[Path]
     backend: ClassVar[str] = "rabbitmq_server"
     """The fixture of the backend."""
+    own_queue: ClassVar[bool] = False
     _subject: ClassVar[Subject | None] = None
 
     @pytest.fixture
@@ -30,8 +35,9 @@ class OnRabbit:
             backend: RabbitBackend = request.getfixturevalue(cls.backend)
             ((manifest, pins),) = read_components(cls.component, folder)
             cls._subject = Subject.from_manifest(manifest, pins).variant(backend.properties)
-        assert cls._subject is not None
-        return cls._subject
+        found = cls._subject
+        assert found is not None
+        return found.variant({"queueName": f"work-{uuid.uuid4()}"}) if cls.own_queue else found
 
 
 class TestPubSub(OnRabbit, PubSubSuite):
@@ -50,10 +56,6 @@ class TestPubSubAutoDelete(OnRabbit, PubSubSuite):
     component = COMPONENTS / "pubsub.rabbitmq-auto-delete.yaml"
 
 
-class TestPubSubTls(OnRabbit, PubSubSuite):
-    component = COMPONENTS / "pubsub.rabbitmq.yaml"
-    backend = "rabbitmq_tls"
-
-
 class TestBinding(OnRabbit, BindingSuite):
     component = COMPONENTS / "bindings.rabbitmq.yaml"
+    own_queue = True

@@ -123,6 +123,11 @@ class RabbitBinding(BindingDriver[RabbitBindingSettings]):
             connection, channel, terms, logger=self.context.logger, closed=self._consumers.discard
         )
         self._consumers.add(consumer)
+        try:
+            await consumer.arm()
+        except BaseException:
+            await consumer.close()
+            raise
         return consumer
 
     def _link(self, client: RabbitClient) -> Link:

@@ -8,7 +8,7 @@ from asyncio import Future, Task, TimerHandle
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from aiormq.abc import DeliveredMessage
@@ -69,8 +69,9 @@ class RabbitConsumer(Consumer):
     """Takes messages while somebody receives, and no more than there is room for.
 
     The queue and its bindings are there from the beginning, so nothing is missed; it is consumed from the first
-    `receive` on. To pause, and to hand back, it leaves the queue's consumers, so that others get the messages. What is
-    wrong with the channel ends this consumer: closing a channel is what surely removes a consumer.
+    `receive` on, or from `arm` on where it goes with its last consumer. To pause, and to hand back, this one leaves the
+    queue's consumers, so that others get the messages. What is wrong with the channel ends it: closing a channel is what
+    surely removes a consumer.
     """
 
     def __init__(
@@ -104,6 +105,18 @@ class RabbitConsumer(Consumer):
         self._looking: Task[None] | None = None
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         channel.closing.add_done_callback(self._channel_ended)
+
+    async def arm(self) -> None:
+        """Become one of the queue's consumers now where the queue would not outlive the others.
+
+        Raises what `receive` would.
+        """
+        if self._terms.auto_delete:
+            self._join()
+            while self._is_changing():
+                await asyncio.shield(cast("Task[None]", self._changing))
+            if self._error is not None:
+                raise self._error
 
     @override
     async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:

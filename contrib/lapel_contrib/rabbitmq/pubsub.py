@@ -158,6 +158,11 @@ class RabbitPubSub(PubSubDriver[RabbitPubSubSettings]):
             connection, channel, terms, logger=self.context.logger, closed=self._consumers.discard
         )
         self._consumers.add(consumer)
+        try:
+            await consumer.arm()
+        except BaseException:
+            await consumer.close()
+            raise
         return consumer
 
     def _reader(self, topic: str, quorum: bool) -> Callable[[DeliveredMessage], Delivery]:

@@ -163,6 +163,8 @@ class RabbitPubSubSettings(RabbitTlsSettings, PubSubSettings):
         if self.queue_type == "quorum":
             if not self.durable:
                 yield "durable", "must be true with queueType quorum; such queues are always durable"
+            if self.deleted_when_unused:
+                yield "deletedWhenUnused", "must be false with queueType quorum; such queues are never deleted so"
             if self.max_priority is not None:
                 yield "maxPriority", "has no meaning with queueType quorum"
         elif self.delivery_limit is not None:
