@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -82,10 +82,9 @@ class Run:
         assert await asyncio.to_thread(process.wait, 45) == 0, (self._directory / f"{name}.err").read_text()[-2000:]
         self.faults.append((began, time.monotonic_ns()))
 
-    def health(self, name: str) -> dict[str, object]:
-        """Return the last health of a consumer that ended."""
-        found: dict[str, object] = json.loads((self._directory / f"{name}.health").read_text())
-        return found
+    def reconnects(self, name: str) -> int:
+        """Return how often a consumer has subscribed anew."""
+        return int(json.loads((self._directory / f"{name}.health").read_text())["reconnects"])
 
     # what they did
 
@@ -101,10 +100,16 @@ class Run:
             assert time.monotonic() < end, f"{otherwise} within {seconds:g} s"
             await asyncio.sleep(0.02)
 
-    async def flowing(self, count: int = 50) -> None:
+    async def flowing(self, count: int = 300) -> None:
         """Wait until so many further messages were handled."""
         before = len(self.records("consumer", "E"))
         await self.until(lambda: len(self.records("consumer", "E")) >= before + count, "messages did not flow")
+
+    async def back(self, names: Sequence[str], times: int) -> None:
+        """Wait until each of these consumers has subscribed anew so many times."""
+        await self.until(
+            lambda: all(self.reconnects(name) >= times for name in names), f"{names} did not come back", 20
+        )
 
     async def resumes(self, returned: int) -> None:
         """Wait until messages are handled that were published after the broker's return; note how long that took."""

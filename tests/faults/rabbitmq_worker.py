@@ -82,9 +82,14 @@ async def _consume(bus: PubSub, log: _Log, stop: asyncio.Event, ordering: str, r
 
     async with await bus.subscribe(TOPIC, handle, ordering=ordering, concurrency=8) as subscription:
         ready.touch()
-        await stop.wait()
-        found = subscription.health()
-    ready.with_suffix(".health").write_text(json.dumps({"state": found.state.value, **found.details}))
+        while not stop.is_set():
+            found = subscription.health()
+            draft = ready.with_suffix(".draft")
+            draft.write_text(json.dumps({"state": found.state.value, **found.details}))
+            draft.replace(ready.with_suffix(".health"))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await stop.wait()
 
 
 async def _work(role: str, directory: Path, name: str, settings: dict[str, str], ordering: str) -> None:

@@ -30,7 +30,7 @@ async def test_a_broker_that_is_killed_and_restarted_loses_nothing_that_it_confi
     async with Run(tmp_path, {**server.properties, "queueType": queue}, ordering=ordering) as run:
         consumers = [await run.consumer() for _ in range(2)]
         await run.publisher()
-        for _ in range(KILLS):
+        for kill in range(1, KILLS + 1):
             await run.flowing()
             began = time.monotonic_ns()
             await asyncio.to_thread(server.kill)
@@ -38,10 +38,10 @@ async def test_a_broker_that_is_killed_and_restarted_loses_nothing_that_it_confi
             await asyncio.to_thread(server.start)
             returned = time.monotonic_ns()
             await run.resumes(returned)
+            await run.back(consumers, kill)
             run.faults.append((began, time.monotonic_ns()))
         account = await run.account(f"{KILLS} kills of the broker, {queue}, ordering {ordering}")
         assert account["unknown"] + account["failed"] >= KILLS, "no publisher noticed the kills"
-        assert all(int(str(run.health(name)["reconnects"])) >= KILLS for name in consumers)
 
 
 async def test_a_broker_that_stands_still_is_left_and_found_again(own_rabbitmq: OwnRabbit, tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ async def test_a_broker_that_stands_still_is_left_and_found_again(own_rabbitmq: 
         await asyncio.sleep(15)
         server.thaw()
         await run.resumes(time.monotonic_ns())
+        await run.back(consumers, 1)
         # What it gets from connections that were given up, it still settles.
         await run.flowing()
         run.faults.append((began, time.monotonic_ns()))
         account = await run.account("a broker frozen for 15 s")
         assert account["unknown"] + account["failed"] > 0
-        assert all(int(str(run.health(name)["reconnects"])) >= 1 for name in consumers)
 
 
 async def test_consumers_that_come_and_go_lose_nothing(own_rabbitmq: OwnRabbit, tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ class RabbitConsumer(Consumer):
 
     The queue and its bindings are there from the beginning, so nothing is missed; it is consumed from the first
     `receive` on, or from `arm` on where it goes with its last consumer. To pause, and to hand back, this one leaves the
-    queue's consumers, so that others get the messages. What is wrong with the channel ends it: closing a channel is what
-    surely removes a consumer.
+    queue's consumers, so that others get the messages. What is wrong with the channel ends it: closing a channel is
+    what surely removes a consumer.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class RabbitConsumer(Consumer):
         self._ready: deque[Delivery] = deque()
         self._unsettled: dict[int, None] = {}
         self._timers: dict[int, TimerHandle] = {}
+        self._expiries: dict[int, float] = {}
         self._waiter: Future[None] | None = None
         self._tag: str | None = None
         self._limit = terms.prefetch
@@ -128,6 +129,8 @@ class RabbitConsumer(Consumer):
                 raise self._error
         count = min(max_messages, len(self._ready))
         taken = [self._ready.popleft() for _ in range(count)]
+        if self._expiries:
+            taken = await self._without_late(taken)
         if taken and self._terms.auto_ack:
             await self._acknowledge({delivery.handle for delivery in taken}, wait=False)
         return taken
@@ -192,7 +195,19 @@ class RabbitConsumer(Consumer):
         delivery = self._terms.make(message)
         self._unsettled[delivery.handle] = None
         self._ready.append(delivery)
+        lifetime = message.header.properties.expiration
+        if lifetime and self._terms.stays:
+            self._expiries[delivery.handle] = self._loop.time() + int(lifetime) / 1000
         self._wake()
+
+    async def _without_late(self, taken: list[Delivery]) -> list[Delivery]:
+        """Leave out what expired while it waited here, where the broker cannot see it."""
+        now = self._loop.time()
+        late = [delivery.handle for delivery in taken if self._expiries.pop(delivery.handle, now + 1) <= now]
+        if not late:
+            return taken
+        await self._return(late, requeue=False)
+        return [delivery for delivery in taken if delivery.handle not in late]
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
