@@ -75,8 +75,8 @@ class RabbitAddress:
 
 def greet(host: str, port: int, tls: TlsFiles | None = None, *, timeout: float = 2.0) -> None:
     """Return when a broker begins to talk; raise `NotReady` or `OSError` when none does."""
-    with socket.create_connection((host, port), timeout) as plain:
-        link = plain if tls is None else tls.context().wrap_socket(plain, server_hostname=host)
+    plain = socket.create_connection((host, port), timeout)
+    with plain, plain if tls is None else tls.context().wrap_socket(plain, server_hostname=host) as link:
         link.settimeout(timeout)
         link.sendall(_HEADER)
         if link.recv(1) != b"\x01":

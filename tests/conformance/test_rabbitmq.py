@@ -37,7 +37,9 @@ class OnRabbit:
             cls._subject = Subject.from_manifest(manifest, pins).variant(backend.properties)
         found = cls._subject
         assert found is not None
-        return found.variant({"queueName": f"work-{uuid.uuid4()}"}) if cls.own_queue else found
+        if cls.own_queue:
+            return found.variant({"queueName": f"work-{uuid.uuid4()}"})
+        return found
 
 
 class TestPubSub(OnRabbit, PubSubSuite):

@@ -41,7 +41,7 @@ class RabbitBinding(BindingDriver[RabbitBindingSettings]):
     meaning besides. An event whose handler failed is tried again; it is in the queue again when the reading ends.
     An exclusive queue goes with its connection, and is made again, empty, with the next one.
 
-    `unwrap(aiormq.abc.AbstractConnection)` gives the connection that publishes, until it is lost.
+    `unwrap(aiormq.Connection)` gives the connection that publishes, until it is lost.
     """
 
     descriptor = BINDING

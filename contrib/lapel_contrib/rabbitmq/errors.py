@@ -16,8 +16,8 @@ from aiormq.exceptions import (
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
-    ConnectionClosed,
     ConnectionNotAllowed,
+    InvalidFrameError,
     ProbableAuthenticationError,
 )
 
@@ -36,7 +36,7 @@ SDK_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, RuntimeError
 """What the client library raises when a connection or channel is gone, or the broker refuses something."""
 
 _LONGEST = 300
-_NOT_ALLOWED = 530
+_OPENED = "Connection.OpenOk"
 
 
 class Cancellation:
@@ -99,15 +99,14 @@ def unreachable(place: str, exc: BaseException) -> LapelError:
         return PermissionDeniedError(
             f"{place}: it offers no log-in of this kind; check saslExternal, and the broker's mechanisms"
         )
-    if isinstance(exc, ConnectionNotAllowed) or (
-        isinstance(exc, ConnectionClosed) and exc.args and exc.args[0] == _NOT_ALLOWED
-    ):
+    # Where the library expects the answer to the choice of a virtual host, it does not look at what else came.
+    if isinstance(exc, ConnectionNotAllowed) or (isinstance(exc, InvalidFrameError) and _OPENED in str(exc)):
         return PermissionDeniedError(
             f"{place}: it does not let this user into the virtual host, or there is none of that name; "
             "check the path of the address, and the user's permissions"
         )
     cause = exc
-    while cause.__cause__ is not None and not isinstance(cause, ssl.SSLError):
+    while isinstance(cause.__cause__, OSError):
         cause = cause.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return UnavailableError(f"{place}: its certificate is not trusted: {cause.verify_message}; check caCert")

@@ -47,7 +47,7 @@ class RabbitPubSub(PubSubDriver[RabbitPubSubSettings]):
     those that were handed back unstarted; others do not, and lapel counts. The broker takes a message back when it was
     not settled for 30 minutes, unless it is set otherwise.
 
-    `unwrap(aiormq.abc.AbstractConnection)` gives the connection that publishes, until it is lost.
+    `unwrap(aiormq.Connection)` gives the connection that publishes, until it is lost.
     """
 
     descriptor = PUBSUB
