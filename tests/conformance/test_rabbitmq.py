@@ -38,7 +38,8 @@ class OnRabbit:
         found = cls._subject
         assert found is not None
         if cls.own_queue:
-            return found.variant({"queueName": f"work-{uuid.uuid4()}"})
+            found = found.variant({"queueName": f"work-{uuid.uuid4()}"})
+            assert found is not None
         return found
 
 
