@@ -21,6 +21,7 @@ from lapel.errors import ClosedError, LapelError, UnavailableError
 
 from .connection import Connection
 from .errors import translating
+from .ledger import Ledger
 
 __all__ = ["QueueTerms", "RabbitConsumer"]
 
@@ -31,7 +32,7 @@ STUCK_SECONDS = 0.2
 _LONGEST_TAG = 255
 _MOST_HELD = 65_535
 _GROWTH = 12
-"""How many times its prefetch a consumer may hold, for messages that wait for a retry."""
+"""How many times its prefetch a consumer may hold, counting messages that wait for a retry."""
 
 T = TypeVar("T")
 
@@ -91,12 +92,11 @@ class RabbitConsumer(Consumer):
         self._on_closed = closed
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Delivery] = deque()
-        self._unsettled: dict[int, None] = {}
+        self._unsettled = Ledger()
         self._timers: dict[int, TimerHandle] = {}
         self._expiries: dict[int, float] = {}
         self._waiter: Future[None] | None = None
         self._tag: str | None = None
-        self._limit = terms.prefetch
         self._changing: Task[None] | None = None
         self._wanted = False
         self._paused = False
@@ -193,7 +193,7 @@ class RabbitConsumer(Consumer):
 
     async def _deliver(self, message: DeliveredMessage) -> None:
         delivery = self._terms.make(message)
-        self._unsettled[delivery.handle] = None
+        self._unsettled.add(delivery.handle, message.consumer_tag)
         self._ready.append(delivery)
         lifetime = message.header.properties.expiration
         if lifetime and self._terms.stays:
@@ -234,19 +234,14 @@ class RabbitConsumer(Consumer):
 
     def _is_stuck(self) -> bool:
         """Tell whether all that the broker hands out at once is in the hands of handlers, or waits for a retry."""
-        most = min(self._terms.prefetch * _GROWTH, _MOST_HELD)
-        return self._terms.grows and self._tag is not None and len(self._unsettled) >= self._limit < most
+        prefetch = self._terms.prefetch
+        most = min(prefetch * _GROWTH, _MOST_HELD)
+        full = self._unsettled.current >= prefetch and len(self._unsettled) < most
+        return self._terms.grows and self._tag is not None and full
 
     async def _acknowledge(self, tags: Collection[int], *, wait: bool) -> None:
         """Settle messages; all up to the first that is still held with one frame."""
-        last = count = 0
-        for tag in self._unsettled:
-            if tag not in tags:
-                break
-            last, count = tag, count + 1
-        rest = [tag for tag in tags if tag > last]
-        for tag in tags:
-            del self._unsettled[tag]
+        last, count, rest = self._unsettled.settle(tags)
         channel = self._channel
         async with translating(self._terms.place, "acknowledging"):
             if count:
@@ -258,7 +253,7 @@ class RabbitConsumer(Consumer):
         held = [tag for tag in tags if tag in self._unsettled]
         async with translating(self._terms.place, "handing back"):
             for tag in held:
-                del self._unsettled[tag]
+                self._unsettled.remove(tag)
                 timer = self._timers.pop(tag, None)
                 if timer is not None:
                     timer.cancel()
@@ -312,26 +307,26 @@ class RabbitConsumer(Consumer):
         async with translating(self._terms.place, f"consuming queue {self._terms.queue!r}"):
             while self._wanted != (self._tag is not None):
                 if self._tag is None:
-                    self._limit = self._terms.prefetch
                     self._tag = await self._consume()
                 else:
                     tag, self._tag = self._tag, None
                     await self._channel.basic_cancel(tag)
 
     async def _regrow(self) -> None:
-        """Replace the consumer by one that is handed more messages: the limit of a consumer is fixed."""
+        """Replace the consumer by a fresh one, which is handed as much again: the limit of a consumer is fixed."""
         async with translating(self._terms.place, f"consuming queue {self._terms.queue!r}"):
             old = self._tag
-            self._limit = min(len(self._unsettled) + self._terms.prefetch, _MOST_HELD)
             self._tag = await self._consume()
             if old is not None:
                 await self._channel.basic_cancel(old)
 
     async def _consume(self) -> str:
         channel, queue = self._channel, self._terms.queue
-        await channel.basic_qos(prefetch_count=self._limit)
+        await channel.basic_qos(prefetch_count=self._terms.prefetch)
         # A new name each time. Long ones lose their beginning.
         tag = (f"{queue}-{uuid4()}").encode()[-_LONGEST_TAG:].decode(errors="ignore")
+        # Messages may come before the answer does.
+        self._unsettled.begin(tag)
         await channel.basic_consume(queue, self._deliver, consumer_tag=tag)
         self._consumed = True
         return tag
@@ -385,7 +380,7 @@ class RabbitConsumer(Consumer):
     async def _uninterrupted(self, work: Coroutine[Any, Any, T]) -> T:
         """Await a call to its end also when the caller does not: a call that is cut short costs the channel."""
         task = self._loop.create_task(work)
-        task.add_done_callback(_forget)
+        task.add_done_callback(_retrieved)
         return await asyncio.shield(task)
 
     async def _close(self) -> None:
@@ -402,6 +397,6 @@ class RabbitConsumer(Consumer):
         await self._connection.discard(self._channel)
 
 
-def _forget(task: Task[Any]) -> None:
+def _retrieved(task: Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
