@@ -145,7 +145,11 @@ async def test_one_forbidden_topic_disturbs_no_other(broker: Broker) -> None:
                 await bus.publish(topic, b"to an exchange of another kind")
 
         await asyncio.gather(*(good(number) for number in range(200)), *(bad() for _ in range(20)))
-        assert len(await received(consumer, 200)) == 200
+        arrived = 0
+        while arrived < 200:
+            got = await received(consumer)
+            await consumer.settle([Settled(one, Settlement.ACK) for one in got])
+            arrived += len(got)
 
 
 async def test_what_a_user_may_not_do_is_named(broker: Broker) -> None:

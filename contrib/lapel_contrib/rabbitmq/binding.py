@@ -119,9 +119,7 @@ class RabbitBinding(BindingDriver[RabbitBindingSettings]):
             # One that is only looked at belongs to others, who may have made it so.
             auto_delete=settings.delete_when_unused or settings.passive,
         )
-        consumer = RabbitConsumer(
-            connection, channel, terms, logger=self.context.logger, closed=self._consumers.discard
-        )
+        consumer = RabbitConsumer(connection, channel, terms, closed=self._consumers.discard)
         self._consumers.add(consumer)
         try:
             await consumer.arm()

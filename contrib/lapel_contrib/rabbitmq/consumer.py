@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import Future, Task, TimerHandle
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -25,12 +24,10 @@ from .ledger import Ledger
 
 __all__ = ["QueueTerms", "RabbitConsumer"]
 
-CLOSE_SECONDS = 3.0
 STUCK_SECONDS = 0.2
 """How long a consumer whose handlers have room waits for a message before it asks for more than it holds."""
 
 _LONGEST_TAG = 255
-_MOST_HELD = 65_535
 _GROWTH = 12
 """How many times its prefetch a consumer may hold, counting messages that wait for a retry."""
 
@@ -81,14 +78,12 @@ class RabbitConsumer(Consumer):
         channel: Channel,
         terms: QueueTerms,
         *,
-        logger: logging.Logger,
         closed: Callable[[RabbitConsumer], None],
     ) -> None:
         self.redelivers = terms.counted and not terms.auto_ack
         self._connection = connection
         self._channel = channel
         self._terms = terms
-        self._logger = logger
         self._on_closed = closed
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Delivery] = deque()
@@ -102,7 +97,6 @@ class RabbitConsumer(Consumer):
         self._paused = False
         self._error: LapelError | None = None
         self._closing: Task[None] | None = None
-        self._consumed = False
         self._looking: Task[None] | None = None
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
         channel.closing.add_done_callback(self._channel_ended)
@@ -123,10 +117,13 @@ class RabbitConsumer(Consumer):
     async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:
         if self._error is not None:
             raise self._error
-        if not self._ready:
+        if not self._ready or self._paused:
             await self._wait(max_wait)
             if self._error is not None:
                 raise self._error
+            if self._paused:
+                return ()
+        # From here on nothing waits: what is taken must reach the caller.
         count = min(max_messages, len(self._ready))
         taken = [self._ready.popleft() for _ in range(count)]
         if self._expiries:
@@ -206,7 +203,7 @@ class RabbitConsumer(Consumer):
         late = [delivery.handle for delivery in taken if self._expiries.pop(delivery.handle, now + 1) <= now]
         if not late:
             return taken
-        await self._return(late, requeue=False)
+        await self._return(late, requeue=False, wait=False)
         return [delivery for delivery in taken if delivery.handle not in late]
 
     def _wake(self) -> None:
@@ -235,9 +232,9 @@ class RabbitConsumer(Consumer):
     def _is_stuck(self) -> bool:
         """Tell whether all that the broker hands out at once is in the hands of handlers, or waits for a retry."""
         prefetch = self._terms.prefetch
-        most = min(prefetch * _GROWTH, _MOST_HELD)
-        full = self._unsettled.current >= prefetch and len(self._unsettled) < most
-        return self._terms.grows and self._tag is not None and full
+        most = prefetch * _GROWTH
+        may = self._terms.grows and self._tag is not None
+        return may and self._unsettled.current >= prefetch and len(self._unsettled) < most
 
     async def _acknowledge(self, tags: Collection[int], *, wait: bool) -> None:
         """Settle messages; all up to the first that is still held with one frame."""
@@ -249,7 +246,7 @@ class RabbitConsumer(Consumer):
             for tag in rest:
                 await channel.basic_ack(tag, wait=wait and tag == rest[-1])
 
-    async def _return(self, tags: Sequence[int], *, requeue: bool) -> None:
+    async def _return(self, tags: Sequence[int], *, requeue: bool, wait: bool = True) -> None:
         held = [tag for tag in tags if tag in self._unsettled]
         async with translating(self._terms.place, "handing back"):
             for tag in held:
@@ -257,7 +254,7 @@ class RabbitConsumer(Consumer):
                 timer = self._timers.pop(tag, None)
                 if timer is not None:
                     timer.cancel()
-                await self._channel.basic_nack(tag, requeue=requeue, wait=tag == held[-1])
+                await self._channel.basic_nack(tag, requeue=requeue, wait=wait and tag == held[-1])
 
     def _due(self, tag: int) -> None:
         del self._timers[tag]
@@ -328,7 +325,6 @@ class RabbitConsumer(Consumer):
         # Messages may come before the answer does.
         self._unsettled.begin(tag)
         await channel.basic_consume(queue, self._deliver, consumer_tag=tag)
-        self._consumed = True
         return tag
 
     # the watch
@@ -387,13 +383,6 @@ class RabbitConsumer(Consumer):
         self._fail(ClosedError("the consumer is closed"))
         self._on_closed(self)
         self._unsettled.clear()
-        if self._terms.auto_delete and not self._consumed and self._connection.usable:
-            # It had no consumer that could have been its last one.
-            try:
-                async with asyncio.timeout(CLOSE_SECONDS), translating(self._terms.place, "deleting the queue"):
-                    await self._channel.queue_delete(self._terms.queue, if_unused=True)
-            except (LapelError, TimeoutError) as exc:
-                self._logger.info("queue %r stays: %s", self._terms.queue, exc)
         await self._connection.discard(self._channel)
 
 

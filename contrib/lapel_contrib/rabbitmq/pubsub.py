@@ -154,9 +154,7 @@ class RabbitPubSub(PubSubDriver[RabbitPubSubSettings]):
             single_active=wanted.single_active,
             auto_ack=settings.auto_ack,
         )
-        consumer = RabbitConsumer(
-            connection, channel, terms, logger=self.context.logger, closed=self._consumers.discard
-        )
+        consumer = RabbitConsumer(connection, channel, terms, closed=self._consumers.discard)
         self._consumers.add(consumer)
         try:
             await consumer.arm()
