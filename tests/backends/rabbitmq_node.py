@@ -66,7 +66,10 @@ def install() -> Path:
             (tree / name).symlink_to(f"usr/{name}")
     for place in ("proc", _INSIDE.strip("/")):
         (tree / place).mkdir(parents=True, exist_ok=True)
+    # Nothing is asked of a name server: one that does not answer would hold up connections for five seconds.
     (tree / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
+    (tree / "etc" / "nsswitch.conf").write_text("hosts: files\n")
+    (tree / "etc" / "resolv.conf").unlink(missing_ok=True)
     return tree
 
 
@@ -209,7 +212,7 @@ def _environment(tree: Path, port: int) -> dict[str, str]:
 def _tree() -> Path:
     _need_root()
     tree = provision.extracted_tree(SUITE, PACKAGES)
-    if not (tree / _INSIDE.strip("/")).exists():
+    if not (tree / "etc" / "nsswitch.conf").exists():
         raise Unavailable("RabbitMQ is not in the cache; `make backends` gets it, and needs mmdebstrap for it")
     return tree
 

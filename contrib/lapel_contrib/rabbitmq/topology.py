@@ -39,22 +39,23 @@ class QueuePlan:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     async def declare(self, channel: Channel) -> None:
-        """Make what is missing. Raises what the client library raises; the channel is closed then."""
+        """Make what is missing, in one round trip. Raises what the client library does; the channel is closed then."""
+        kind, kept, passing = self.exchange_kind, self.durable, self.auto_delete
         await channel.exchange_declare(
-            self.exchange, exchange_type=self.exchange_kind, durable=self.durable, auto_delete=self.auto_delete
+            self.exchange, exchange_type=kind, durable=kept, auto_delete=passing, nowait=True
         )
         if self.dead_letters:
             dlx, dlq = f"dlx-{self.queue}", f"dlq-{self.queue}"
-            await channel.exchange_declare(dlx, exchange_type="fanout", durable=True, auto_delete=self.auto_delete)
-            await channel.queue_declare(
-                dlq, durable=True, auto_delete=self.auto_delete, arguments={"x-queue-mode": "lazy", **self.lengths}
-            )
-            await channel.queue_bind(dlq, dlx)
-        await channel.queue_declare(
-            self.queue, durable=self.durable, auto_delete=self.auto_delete, arguments=dict(self.arguments)
-        )
-        for key in self.routing_keys:
-            await channel.queue_bind(self.queue, self.exchange, key)
+            await channel.exchange_declare(dlx, exchange_type="fanout", durable=True, auto_delete=passing, nowait=True)
+            lazy: dict[str, Any] = {"x-queue-mode": "lazy", **self.lengths}
+            await channel.queue_declare(dlq, durable=True, auto_delete=passing, arguments=lazy, nowait=True)
+            await channel.queue_bind(dlq, dlx, nowait=True)
+        arguments = dict(self.arguments)
+        await channel.queue_declare(self.queue, durable=kept, auto_delete=passing, arguments=arguments, nowait=True)
+        for key in self.routing_keys[:-1]:
+            await channel.queue_bind(self.queue, self.exchange, key, nowait=True)
+        # The broker works in order, so the answer to the last request is the answer to all.
+        await channel.queue_bind(self.queue, self.exchange, self.routing_keys[-1])
 
 
 def plan(
