@@ -94,6 +94,21 @@ async def test_input_and_output_of_one_assembly_share_an_exclusive_queue(broker:
                 pass
 
 
+async def test_bindings_that_share_a_connection_make_a_queue_each(broker: Broker) -> None:
+    shared = SharedClients()
+    other = f"{broker.topic}-other"
+    async with (
+        OutputBinding(broker.binding(shared)) as one,
+        OutputBinding(broker.binding(shared, queueName=other)) as two,
+    ):
+        async with broker.channel() as channel:
+            for queue in (broker.topic, other):
+                await channel.queue_delete(queue)
+        for binding, queue in ((one, broker.topic), (two, other)):
+            await binding.invoke("create", b"x")
+            assert await broker.counts(queue) == (1, 0)
+
+
 async def test_a_passive_binding_makes_no_queue(broker: Broker) -> None:
     with pytest.raises(NotFoundError, match="no such thing"):
         async with OutputBinding(broker.binding(passive="true")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from aiormq.abc import ChannelFrame
@@ -44,7 +43,7 @@ BLOCKED_SECONDS = 3.0
 
 
 class Declaration:
-    """How to make what messages are published to.
+    """How to make what messages are published to. Whoever publishes keeps it, for it stands for a channel.
 
     `make` does it on a fresh channel and raises what the client library raises. `again` is a frame that makes it once
     more, without an answer, before each message: for what the broker deletes by itself as soon as nobody uses it.
@@ -59,14 +58,14 @@ class Declaration:
 
 
 class Publishers:
-    """A channel for each exchange, so that what the broker refuses at one of them disturbs no other.
+    """A channel for each thing that is published to, so that what the broker refuses there disturbs no other.
 
     Channels are made when they are needed; of those that are idle the oldest go when there are too many.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        self._lanes: dict[Declaration, _Lane] = {}
 
     async def publish(
         self,
@@ -84,7 +83,7 @@ class Publishers:
         `PermissionDeniedError`, `InvalidArgumentError` or `StorageError` when it was certainly not stored, and
         `OutcomeUnknownError` when nobody knows.
         """
-        lane = self._lanes.get(exchange)
+        lane = self._lanes.get(declaration)
         if lane is None:
             lane = self._lane(exchange, declaration)
         if len(body) < LARGE:
@@ -98,12 +97,12 @@ class Publishers:
 
     def _lane(self, exchange: str, declaration: Declaration) -> _Lane:
         if len(self._lanes) >= MOST_CHANNELS:
-            for name, lane in list(self._lanes.items()):
+            for other, lane in list(self._lanes.items()):
                 if not lane.outstanding:
-                    del self._lanes[name]
+                    del self._lanes[other]
                     lane.discard()
                     break
-        lane = self._lanes[exchange] = _Lane(self._link, exchange, declaration)
+        lane = self._lanes[declaration] = _Lane(self._link, exchange, declaration)
         return lane
 
 
