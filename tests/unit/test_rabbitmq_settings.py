@@ -163,7 +163,7 @@ def test_every_field_of_the_binding_is_known() -> None:
         "externalSasl": "true",
         "contentType": "application/json",
         "direction": "input, output",
-        "route": "/work",
+        "route": "/jobs",
         **TLS,
     }
     warnings: list[Any] = []

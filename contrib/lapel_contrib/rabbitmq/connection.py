@@ -94,7 +94,8 @@ class Connection:
         self.amqp = amqp
         self.lost: asyncio.Future[Any] = amqp.closing
         self._transport = transport
-        self._control = control
+        self._control: Channel | None = control
+        self._asking = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._unsent = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -148,9 +149,13 @@ class Connection:
 
     async def ask(self) -> None:
         """Return when the broker has answered something."""
-        if self._control.is_closed:
-            self._control = await self.channel(confirms=False)
-        await self._control.basic_qos(prefetch_count=0)
+        async with self._asking:
+            control, self._control = self._control, None
+            if control is None or control.is_closed:
+                control = await self.channel(confirms=False)
+            await control.basic_qos(prefetch_count=0)
+            # After a question without an answer the library does not use a channel again.
+            self._control = control
 
     async def watch(self) -> None:
         """Return when it is lost. A broker that gives no sign of life for too long counts as gone."""
