@@ -27,6 +27,7 @@ from .provision import Unavailable
 
 _MODULES = (
     "tests.backends.chromium",
+    "tests.backends.rabbitmq_technologies",
     "tests.backends.redis_technologies",
     "tests.backends.vault",
 )

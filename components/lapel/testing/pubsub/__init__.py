@@ -34,5 +34,6 @@ class PubSubSuite(
     `newGroup: beginning` when a new group also gets what was published before it; `contentType: "false"` when the
     broker carries none with raw messages; `pendingLimit`, how many messages may wait for a group before publish waits;
     `wildcards`, a list of patterns, each with topics that match (`matching`) and that do not (`strangers`), in all of
-    which `TOPIC` is replaced by a name of its own.
+    which `TOPIC` is replaced by a name of its own; `oneActive: "true"` when of a group that keeps an order only one
+    member works at a time.
     """

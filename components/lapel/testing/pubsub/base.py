@@ -40,6 +40,7 @@ class PubSubBase(ComponentHooks):
         "contentType": "true",
         "pendingLimit": "",
         "wildcards": (),
+        "oneActive": "false",
     }
     methods = {Capability.BULK_PUBSUB: ("bulk_publish",)}  # noqa: RUF012  # declared as a ClassVar by the base class
 
