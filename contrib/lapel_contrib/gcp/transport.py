@@ -1,0 +1,169 @@
+"""Blocking work on threads that can be broken off, which a thread alone cannot.
+
+Each piece of work is a `Step`. The connections of `WatchedAdapter` tell the step of their thread when they are used, so
+that a step whose caller has gone away can be ended by shutting down its socket: what waits for an answer stops at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar, TypeVarTuple
+
+from requests import Response
+from requests.adapters import HTTPAdapter
+from typing_extensions import override
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.poolmanager import PoolManager
+
+__all__ = ["BrokenOffError", "Step", "WatchedAdapter", "current_step", "note_answer"]
+
+_Args = TypeVarTuple("_Args")
+_T = TypeVar("_T")
+_thread = threading.local()
+
+
+class BrokenOffError(OSError):
+    """The step was broken off before it could send something. Nobody waits for its result."""
+
+
+class Step:
+    """One piece of blocking work. `run` on a thread, `break_off` on any other.
+
+    `connection` is one that the work goes on with, without sending a request first.
+    """
+
+    __slots__ = ("_broken_off", "_lock", "_over", "answer", "connection", "sent")
+
+    def __init__(self, connection: HTTPConnection | None = None) -> None:
+        self._lock = threading.Lock()
+        self._broken_off = False
+        self._over = False
+        self.connection = connection
+        self.answer: Response | None = None
+        """The last one that came."""
+        self.sent = False
+        """Whether a request may have left this process."""
+
+    def run(self, work: Callable[[*_Args], _T], args: tuple[*_Args]) -> _T:
+        """Do the work."""
+        if self._broken_off:
+            raise BrokenOffError
+        _thread.step = self
+        try:
+            return work(*args)
+        finally:
+            _thread.step = None
+            with self._lock:
+                # From now on the connection is another step's.
+                self._over = True
+
+    def use(self, connection: HTTPConnection, *, sends: bool) -> None:
+        """Note the connection that the work uses now; `sends`: a request follows."""
+        with self._lock:
+            self.connection = connection
+            if not self._broken_off:
+                self.sent = self.sent or sends
+                return
+        raise BrokenOffError
+
+    def break_off(self) -> bool:
+        """End the work as soon as possible, without waiting; return whether it certainly sent nothing."""
+        self._broken_off = True
+        # The lock is only ever held for a moment, and whoever holds it looks at the flag afterwards. Not to get it
+        # means that the work is about to send or to end: that it sent nothing is then not certain.
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            sock = None if self._over or self.connection is None else self.connection.sock
+            if sock is not None:
+                with suppress(OSError):
+                    # Past the TLS layer, which must not be touched while another thread is inside.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            return not self.sent
+        finally:
+            self._lock.release()
+
+
+class _Connection(HTTPConnection):
+    @override
+    def connect(self) -> None:
+        super().connect()
+        _tell(self, sends=False)
+
+    @override
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _tell(self, sends=True)
+        super().request(*args, **kwargs)
+
+
+class _SecureConnection(HTTPSConnection):
+    @override
+    def connect(self) -> None:
+        super().connect()
+        _tell(self, sends=False)
+
+    @override
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _tell(self, sends=True)
+        super().request(*args, **kwargs)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class WatchedAdapter(HTTPAdapter):
+    """Keeps up to `size` connections to each host, and repeats nothing."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(pool_connections=4, pool_maxsize=size, max_retries=0)
+
+    @override
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _watch(self.poolmanager)
+
+    @override
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        _watch(manager)
+        return manager
+
+
+def _watch(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
+def _tell(connection: HTTPConnection, *, sends: bool) -> None:
+    step = current_step()
+    if step is not None:
+        try:
+            step.use(connection, sends=sends)
+        except BrokenOffError:
+            connection.close()
+            raise
+
+
+def current_step() -> Step | None:
+    """Return the step of this thread."""
+    step: Step | None = getattr(_thread, "step", None)
+    return step
+
+
+def note_answer(answer: Response, *_: Any, **__: Any) -> None:
+    """Keep an answer with the step of this thread; a hook for sessions, because the SDK keeps some to itself."""
+    step = current_step()
+    if step is not None:
+        step.answer = answer
