@@ -14,7 +14,7 @@ from tests.backends.launcher import named_addresses
 
 pytest_plugins = (
     "tests.backends.fixtures",
-    "tests.backends.gcs_fixtures",
+    "tests.backends.gcp_fixtures",
     "tests.backends.redis_fixtures",
 )
 

@@ -1,4 +1,4 @@
-"""Fixtures that hand an emulator of Google Cloud Storage to tests."""
+"""Fixtures that hand an emulator of Google Cloud Storage, and a stub of its Secret Manager, to tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from .fixtures import Own, shared
+from .gcp_secrets import SecretManagerBackend, SecretManagerServer
 from .gcs import GcsBackend, GcsServer
 
 
@@ -37,5 +38,29 @@ class OwnGcs(Own):
 def own_gcs(pytestconfig: pytest.Config) -> Iterator[OwnGcs]:
     """Start emulators that belong to this test; they end with it."""
     made = OwnGcs(pytestconfig)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def gcp_secrets(pytestconfig: pytest.Config) -> SecretManagerBackend:
+    """A stub of Secret Manager shared by the run: use names of your own."""
+    backend = shared(pytestconfig, "gcp-secrets")
+    assert isinstance(backend, SecretManagerBackend)
+    return backend
+
+
+class OwnSecretManager(Own):
+    """Makes stubs that belong to one test, which may stop, freeze and kill them."""
+
+    def server(self) -> SecretManagerServer:
+        """Start one."""
+        return self.add("gcp-secrets", SecretManagerServer)
+
+
+@pytest.fixture
+def own_gcp_secrets(pytestconfig: pytest.Config) -> Iterator[OwnSecretManager]:
+    """Start stubs that belong to this test; they end with it."""
+    made = OwnSecretManager(pytestconfig)
     yield made
     made.close()

@@ -92,7 +92,8 @@ class GcsServer(GcsBackend):
             "backend": "memory",
             "log-level": "error",
         }
-        command = [self._program, *(part for name, value in options.items() for part in (f"-{name}", value))]
+        flags = [part for name, value in options.items() for part in (f"-{name}", value)]
+        command: list[str | Path] = [self._program, *flags]
         self.processes = (Process("gcs", command, folder=self._folder, check=lambda _: self._ask()),)
 
     def _ask(self) -> None:

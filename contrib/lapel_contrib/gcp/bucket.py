@@ -31,11 +31,12 @@ from lapel.policy import Effect
 from . import BUCKET, copying
 from .arguments import checked_key, decoded, document_of, flag_of, generation_of, key_of, lifetime_of, text_of
 from .bulk import BulkContent
-from .client import TIMEOUT, StorageClient, StorageLease
+from .client import StorageClient
 from .component_settings import BucketSettings
 from .download import Base64Text, Download
 from .listing import FILTERS, JsonPages, Listing
 from .settings import Access, checked_endpoint
+from .threads import TIMEOUT
 from .upload import upload
 
 __all__ = ["BucketBinding"]
@@ -64,7 +65,7 @@ class BucketBinding(BindingDriver[BucketSettings]):
 
     def __init__(self, settings: BucketSettings, context: DriverContext) -> None:
         super().__init__(settings, context)
-        self._lease: StorageLease | None = None
+        self._access: Access | None = None
         self._client: StorageClient | None = None
 
     @override
@@ -72,8 +73,8 @@ class BucketBinding(BindingDriver[BucketSettings]):
         return Effect.SAFE if operation in _SAFE else Effect.UNSAFE
 
     async def open(self) -> None:
-        self._lease = StorageLease(_access(self.settings), self.context.shared)
-        self._client = await self._lease.acquire()
+        self._access = _access(self.settings)
+        self._client = await StorageClient.acquire(self._access, self.context.shared)
         try:
             await self.ping()
         except NotFoundError:
@@ -82,9 +83,9 @@ class BucketBinding(BindingDriver[BucketSettings]):
             ) from None
 
     async def close(self) -> None:
-        self._client = None
-        if self._lease is not None:
-            await self._lease.release()
+        client, self._client = self._client, None
+        if client is not None and self._access is not None:
+            await self.context.shared.release(StorageClient.key_of(self._access))
 
     async def ping(self) -> None:
         await self._opened().run(self._look, place=f"bucket {self.settings.bucket!r}", writes=False)

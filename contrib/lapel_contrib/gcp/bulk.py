@@ -15,9 +15,10 @@ from google.cloud.storage import Blob
 from lapel.errors import NotFoundError, UnavailableError
 
 from .attributes import attributes
-from .client import TIMEOUT, StorageClient
+from .client import StorageClient
 from .download import Base64Text, Download
 from .listing import Listing
+from .threads import TIMEOUT
 
 __all__ = ["BulkContent"]
 

@@ -11,7 +11,8 @@ from google.cloud.storage import Blob, Bucket
 from lapel.coalesce import was_sent
 from lapel.errors import LapelError, NotFoundError, OperationFailedError, OutcomeUnknownError, UnavailableError
 
-from .client import TIMEOUT, StorageClient
+from .client import StorageClient
+from .threads import TIMEOUT
 
 __all__ = ["copy", "move"]
 

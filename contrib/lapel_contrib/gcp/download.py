@@ -16,7 +16,8 @@ from urllib3.connection import HTTPConnection
 
 from lapel.errors import UnavailableError
 
-from .client import TIMEOUT, StorageClient
+from .client import StorageClient
+from .threads import TIMEOUT
 from .transport import current_step
 
 __all__ = ["EAGER_BYTES", "Base64Text", "Download"]

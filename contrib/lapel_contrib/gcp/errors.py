@@ -40,6 +40,7 @@ EXPECTED = (
 """What Google's libraries and those below them raise."""
 
 _LONGEST = 200
+_REFUSED_KEY = "no token for these credentials; check that the key or the identity is valid and not disabled"
 _SLOW_DOWN = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"})
 
 
@@ -53,9 +54,7 @@ def translated(exc: Exception, place: str, *, writes: bool, sent: bool = True) -
     if isinstance(exc, DataCorruption):
         return OperationFailedError(f"{place}: what arrived is not what was sent (checksum); send it again")
     if isinstance(exc, RefreshError) and not exc.retryable:
-        return PermissionDeniedError(
-            f"{place}: no token for these credentials; check that the key or the identity is valid and not disabled"
-        )
+        return PermissionDeniedError(f"{place}: {_REFUSED_KEY}")
     for cause in _causes(exc):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return ConfigurationError(f"{place}: the server's certificate is not trusted: {cause.verify_message}")
@@ -87,7 +86,7 @@ def _from_answer(exc: GoogleAPICallError, place: str, *, writes: bool) -> LapelE
             return NotFoundError(f"{place}: not found")
         case 412:
             return EtagMismatchError(f"{place}: the object has another generation, exists already or is gone")
-        case 400 if exc.grpc_status_code is not None and exc.grpc_status_code.name == "FAILED_PRECONDITION":
+        case 400 if reason == "FAILED_PRECONDITION":
             return NotFoundError(f"{place}: is disabled or destroyed{said}")
         case 413 | 507:
             return StorageError(f"{place}: too large, or no room{said}")
@@ -103,21 +102,19 @@ def _from_answer(exc: GoogleAPICallError, place: str, *, writes: bool) -> LapelE
 def _details(exc: GoogleAPICallError) -> tuple[int, str, str]:
     """Return the status, the service's word for the reason, and its own text where it gave one."""
     code = int(exc.code or 500)
+    # The library's own text holds the whole URL.
     found: Any = None
     if isinstance(exc.response, requests.Response):
         try:
             found = exc.response.json()["error"]
         except (ValueError, KeyError, TypeError):
             found = None
-    if isinstance(found, Mapping):
-        errors = found.get("errors")
-        first = errors[0] if isinstance(errors, list) and errors else {}
-        reason = str(first.get("reason") or "") if isinstance(first, Mapping) else ""
-        message = str(found.get("message") or "")
-    else:
-        # The texts of the library hold the whole URL.
-        reason = exc.grpc_status_code.name if exc.grpc_status_code is not None else ""
-        message = str(exc.message) if exc.grpc_status_code is not None else ""
+    if not isinstance(found, Mapping):
+        return code, "", ""
+    errors = found.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    reason = str((first.get("reason") if isinstance(first, Mapping) else None) or found.get("status") or "")
+    message = str(found.get("message") or "")
     return code, reason, f": {message[:_LONGEST]}" if message else ""
 
 

@@ -12,7 +12,8 @@ from lapel.errors import InvalidArgumentError
 
 from .arguments import text_of
 from .attributes import attributes, prefix_attributes
-from .client import TIMEOUT, StorageClient
+from .client import StorageClient
+from .threads import TIMEOUT
 
 __all__ = ["FILTERS", "JsonPages", "Listing"]
 

@@ -141,6 +141,16 @@ class WatchedAdapter(HTTPAdapter):
         _watch(manager)
         return manager
 
+    @override
+    def close(self) -> None:
+        """Close all connections that are not in use; `requests` would leave that to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118  # it is no mapping that can be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
 
 def _watch(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}

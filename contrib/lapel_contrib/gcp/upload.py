@@ -11,7 +11,8 @@ from google.cloud.storage import Blob
 from lapel.coalesce import mark_not_sent
 from lapel.errors import OutcomeUnknownError, UnavailableError
 
-from .client import TIMEOUT, StorageClient
+from .client import StorageClient
+from .threads import TIMEOUT
 from .transport import current_step
 
 __all__ = ["CHUNK_BYTES", "upload"]
