@@ -10,6 +10,7 @@ import pytest
 from .fixtures import Own, shared
 from .gcp_secrets import SecretManagerBackend, SecretManagerServer
 from .gcs import GcsBackend, GcsServer
+from .gcs_front import GcsFront, front_of
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +65,10 @@ def own_gcp_secrets(pytestconfig: pytest.Config) -> Iterator[OwnSecretManager]:
     made = OwnSecretManager(pytestconfig)
     yield made
     made.close()
+
+
+@pytest.fixture
+def gcs_front(gcs_server: GcsBackend) -> Iterator[GcsFront]:
+    """A server before the shared emulator that sees every request, and has preconditions and the move of one step."""
+    with front_of(gcs_server, moves=True) as front:
+        yield front

@@ -103,7 +103,8 @@ class BulkContent(AsyncIterator[bytes]):
             with suppress(NotFoundError):
                 query = {"generation": str(blob.generation)}
                 return blob, await Download.open(self._client, blob.bucket.name, blob.name, query)
-            # It was replaced since it was listed, or deleted.
+            # It was replaced since it was listed, or deleted. A blob that has a generation stands for that one only.
+            blob = blob.bucket.blob(blob.name)
             try:
                 await self._client.run(_reload, blob, place=f"object {blob.name!r}", writes=False)
             except NotFoundError:

@@ -9,7 +9,14 @@ from typing import Any
 from google.cloud.storage import Blob, Bucket
 
 from lapel.coalesce import was_sent
-from lapel.errors import LapelError, NotFoundError, OperationFailedError, OutcomeUnknownError, UnavailableError
+from lapel.errors import (
+    EtagMismatchError,
+    LapelError,
+    NotFoundError,
+    OperationFailedError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 
 from .client import StorageClient
 from .threads import TIMEOUT
@@ -52,17 +59,16 @@ async def move(client: StorageClient, source: Blob, bucket: Bucket, key: str, *,
         if fresh and not was_sent(exc):
             client.tidy(take_back)
         raise
-    except (NotFoundError, UnavailableError) as exc:
-        if isinstance(exc, NotFoundError) and await _generation_now(client, source.bucket, source.name):
+    except (NotFoundError, EtagMismatchError):
+        if await _generation_now(client, source.bucket, source.name) or not fresh:
             return  # Somebody wrote a newer one since.
-        if not fresh and isinstance(exc, NotFoundError):
-            return
+        await client.run(take_back, place=_place(target), writes=True)
+        raise NotFoundError(f"{_place(source)}: somebody else removed or moved it at the same time") from None
+    except UnavailableError as exc:
         if not fresh:
             raise _unfinished(exc, target) from None
         await client.run(take_back, place=_place(target), writes=True)
-        if isinstance(exc, UnavailableError):
-            raise UnavailableError(f"{exc.message}; the copy was taken back") from None
-        raise NotFoundError(f"{_place(source)}: somebody else removed or moved it at the same time") from None
+        raise UnavailableError(f"{exc.message}; the copy was taken back") from None
     except LapelError as exc:
         if not await _superseded(client, source, moved):
             raise _unfinished(exc, target) from None
@@ -125,4 +131,6 @@ def _move(source: Blob, key: str, generation: int | None) -> None:
 
 
 def _delete(blob: Blob, generation: int) -> None:
-    blob.delete(if_generation_match=generation, timeout=TIMEOUT, retry=None)
+    # As whatever is there now: a blob that has a generation would be deleted for good where a bucket keeps versions.
+    current = blob.bucket.blob(blob.name)
+    current.delete(if_generation_match=generation, timeout=TIMEOUT, retry=None)

@@ -10,7 +10,7 @@ from typing import Any
 import requests
 import urllib3
 from google.api_core.exceptions import GoogleAPICallError
-from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
+from google.auth.exceptions import GoogleAuthError, InvalidOperation, RefreshError, TransportError
 from google.cloud.storage.exceptions import DataCorruption
 
 from lapel.errors import (
@@ -55,6 +55,10 @@ def translated(exc: Exception, place: str, *, writes: bool, sent: bool = True) -
         return OperationFailedError(f"{place}: what arrived is not what was sent (checksum); send it again")
     if isinstance(exc, RefreshError) and not exc.retryable:
         return PermissionDeniedError(f"{place}: {_REFUSED_KEY}")
+    if isinstance(exc, InvalidOperation):
+        return PermissionDeniedError(
+            f"{place}: credentials are asked for (401), and none are sent to a plain http endpoint"
+        )
     for cause in _causes(exc):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return ConfigurationError(f"{place}: the server's certificate is not trusted: {cause.verify_message}")
