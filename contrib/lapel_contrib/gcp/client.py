@@ -16,9 +16,8 @@ from .threads import Threads
 
 __all__ = ["THREADS", "StorageClient"]
 
-THREADS: Final = 32
-"""Most blocking calls at once; further ones wait their turn. More threads do not make more calls a second: they share
-one interpreter, and the event loop with it."""
+THREADS: Final = 64
+"""Most blocking calls at once; further ones wait for a thread."""
 
 _PUBLIC: Final = "https://storage.googleapis.com"
 

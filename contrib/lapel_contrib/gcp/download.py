@@ -18,7 +18,7 @@ from lapel.errors import UnavailableError
 
 from .client import StorageClient
 from .threads import TIMEOUT
-from .transport import current_step
+from .transport import current_step, waiting
 
 __all__ = ["EAGER_BYTES", "Base64Text", "Download"]
 
@@ -102,7 +102,8 @@ class Download(AsyncIterator[bytes]):
             self._close()
 
     def _take(self, response: Response, size: int) -> bytes:
-        chunk: bytes = response.raw.read(size, decode_content=True)
+        with waiting():
+            chunk: bytes = response.raw.read(size, decode_content=True)
         if self._checksum is not None:
             self._checksum.update(chunk)
             if len(chunk) < size:

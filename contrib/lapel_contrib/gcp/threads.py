@@ -20,12 +20,14 @@ from lapel.coalesce import mark_not_sent
 from lapel.errors import LapelError, UnavailableError
 
 from .errors import EXPECTED, translated
-from .transport import Step, WatchedAdapter, note_answer
+from .transport import Step, Turns, WatchedAdapter, note_answer
 
 __all__ = ["TIMEOUT", "Threads"]
 
 TIMEOUT: Final = (5.0, 60.0)
 """Seconds to connect, and between two pieces of an answer. Callers' deadlines are shorter and break a call off."""
+RUNNING: Final = 2
+"""How many of the threads run Python code at a time; all others wait for the network."""
 CLOSE_SECONDS: Final = 2.0
 TIDY_SECONDS: Final = 1.0
 
@@ -39,6 +41,7 @@ class Threads:
     def __init__(self, name: str, size: int) -> None:
         self._size = size
         self._executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._turns = Turns(RUNNING)
         self._sessions: list[requests.Session] = []
         self._steps: set[Step] = set()
         self._tidying: set[asyncio.Task[None]] = set()
@@ -74,7 +77,7 @@ class Threads:
         """
         if self._closed:
             raise UnavailableError(f"{place}: the component is closed; nothing was done")
-        step = Step(connection)
+        step = Step(self._turns, connection)
         self._steps.add(step)
         try:
             return await get_running_loop().run_in_executor(self._executor, step.run, work, args)

@@ -2,14 +2,18 @@
 
 Each piece of work is a `Step`. The connections of `WatchedAdapter` tell the step of their thread when they are used, so
 that a step whose caller has gone away can be ended by shutting down its socket: what waits for an answer stops at once.
+
+Steps take turns: of many threads only a few run Python code at a time, the others wait for the network. Were they all
+to compete for the interpreter, the event loop would have to wait for it behind each of them.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any, TypeVar, TypeVarTuple
 
 from requests import Response
@@ -18,8 +22,10 @@ from typing_extensions import override
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
+from urllib3.response import HTTPResponse
+from urllib3.util.wait import wait_for_read
 
-__all__ = ["BrokenOffError", "Step", "WatchedAdapter", "current_step", "note_answer"]
+__all__ = ["BrokenOffError", "Step", "Turns", "WatchedAdapter", "current_step", "note_answer", "waiting"]
 
 _Args = TypeVarTuple("_Args")
 _T = TypeVar("_T")
@@ -30,15 +36,34 @@ class BrokenOffError(OSError):
     """The step was broken off before it could send something. Nobody waits for its result."""
 
 
+class Turns:
+    """Lets a few threads at a time run."""
+
+    def __init__(self, size: int) -> None:
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(size):
+            self._free.put(None)
+
+    def begin(self) -> None:
+        """Wait for a turn."""
+        self._free.get()
+
+    def end(self) -> None:
+        """Let another one run."""
+        self._free.put(None)
+
+
 class Step:
     """One piece of blocking work. `run` on a thread, `break_off` on any other.
 
     `connection` is one that the work goes on with, without sending a request first.
     """
 
-    __slots__ = ("_broken_off", "_lock", "_over", "answer", "connection", "sent")
+    __slots__ = ("_broken_off", "_lock", "_over", "_running", "_turns", "answer", "connection", "sent")
 
-    def __init__(self, connection: HTTPConnection | None = None) -> None:
+    def __init__(self, turns: Turns, connection: HTTPConnection | None = None) -> None:
+        self._turns = turns
+        self._running = False
         self._lock = threading.Lock()
         self._broken_off = False
         self._over = False
@@ -53,13 +78,27 @@ class Step:
         if self._broken_off:
             raise BrokenOffError
         _thread.step = self
+        self.go_on()
         try:
             return work(*args)
         finally:
+            self.pause()
             _thread.step = None
             with self._lock:
                 # From now on the connection is another step's.
                 self._over = True
+
+    def pause(self) -> None:
+        """Let other steps run, before waiting for the network."""
+        if self._running:
+            self._running = False
+            self._turns.end()
+
+    def go_on(self) -> None:
+        """Run again, when it is this step's turn."""
+        if not self._running:
+            self._turns.begin()
+            self._running = True
 
     def use(self, connection: HTTPConnection, *, sends: bool) -> None:
         """Note the connection that the work uses now; `sends`: a request follows."""
@@ -91,6 +130,7 @@ class Step:
 class _Connection(HTTPConnection):
     @override
     def connect(self) -> None:
+        _pause()
         super().connect()
         _tell(self, sends=False)
 
@@ -99,12 +139,20 @@ class _Connection(HTTPConnection):
         if self.sock is None:
             self.connect()
         _tell(self, sends=True)
+        _pause()
         super().request(*args, **kwargs)
+
+    @override
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as the class above has it
+        with waiting():
+            _await_answer(self)
+        return super().getresponse()
 
 
 class _SecureConnection(HTTPSConnection):
     @override
     def connect(self) -> None:
+        _pause()
         super().connect()
         _tell(self, sends=False)
 
@@ -113,7 +161,14 @@ class _SecureConnection(HTTPSConnection):
         if self.sock is None:
             self.connect()
         _tell(self, sends=True)
+        _pause()
         super().request(*args, **kwargs)
+
+    @override
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as the class above has it
+        with waiting():
+            _await_answer(self)
+        return super().getresponse()
 
 
 class _Pool(HTTPConnectionPool):
@@ -164,6 +219,32 @@ def _tell(connection: HTTPConnection, *, sends: bool) -> None:
         except BrokenOffError:
             connection.close()
             raise
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Let other steps run while the block waits for the network."""
+    step = current_step()
+    if step is None:
+        yield
+        return
+    step.pause()
+    try:
+        yield
+    finally:
+        step.go_on()
+
+
+def _pause() -> None:
+    step = current_step()
+    if step is not None:
+        step.pause()
+
+
+def _await_answer(connection: HTTPConnection) -> None:
+    """Wait until there is something to read, or as long as reading would wait: then reading finds out what is wrong."""
+    if connection.sock is not None:
+        wait_for_read(connection.sock, connection.sock.gettimeout())
 
 
 def current_step() -> Step | None:
