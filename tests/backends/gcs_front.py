@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from threading import RLock, Thread
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from .certificates import Certificates
 from .gcs import GcsBackend
 
 _OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o/([^/]+)(?:/(rewriteTo|moveTo)(?:/b/([^/]+))?/o/([^/]+))?")
@@ -31,6 +33,7 @@ class Seen:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    """Their names in lower case."""
     body: bytes = field(repr=False)
 
 
@@ -53,6 +56,8 @@ class GcsFront:
         self.url = ""
         self.lock = RLock()
         self._rules: list[_Rule] = []
+        self.tokens: list[str] | None = None
+        """If it is a list, the tokens that were issued under `/token`; only the last one is accepted."""
 
     def answer(self, method: str, path: str, status: int, body: Any = None, *, times: int = 1) -> None:
         """Answer the next requests of that kind, whose path matches the pattern, in the service's place."""
@@ -80,6 +85,12 @@ class GcsFront:
                 rule.hits += 1
                 if (answered := rule.act(seen)) is not None:
                     return answered[0], [("Content-Type", "application/json")], answered[1]
+        if self.tokens is not None and seen.path == "/token":
+            self.tokens.append(f"token-{len(self.tokens)}")
+            issued = {"access_token": self.tokens[-1], "expires_in": 3600, "token_type": "Bearer"}
+            return 200, [("Content-Type", "application/json")], json.dumps(issued).encode()
+        if self.tokens is not None and seen.headers.get("authorization") != f"Bearer {(self.tokens or [''])[-1]}":
+            return 401, [], b"{}"
         if seen.path.startswith("/upload/"):
             return self._forward(seen)
         with self.lock:
@@ -116,7 +127,7 @@ class GcsFront:
         parts = urlsplit(self.backend.endpoint)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in seen.query.items())
-        headers = {name: value for name, value in seen.headers.items() if name.lower() != "connection"}
+        headers = {name: value for name, value in seen.headers.items() if name != "connection"}
         connection.request(seen.method, f"{seen.path}?{query}", seen.body, headers)
         answer = connection.getresponse()
         body = answer.read()
@@ -126,7 +137,7 @@ class GcsFront:
 
 
 @contextmanager
-def front_of(backend: GcsBackend, *, moves: bool = False) -> Iterator[GcsFront]:
+def front_of(backend: GcsBackend, *, moves: bool = False, tls: Certificates | None = None) -> Iterator[GcsFront]:
     """Serve before an emulator, on a port of its own; `moves`: with the move of one step."""
     front = GcsFront(backend, moves=moves)
 
@@ -138,7 +149,9 @@ def front_of(backend: GcsBackend, *, moves: bool = False) -> Iterator[GcsFront]:
             parts = urlsplit(self.path)
             query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
             body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-            seen = Seen(self.command, parts.path, query, dict(self.headers.items()), body)
+            seen = Seen(
+                self.command, parts.path, query, {name.lower(): value for name, value in self.headers.items()}, body
+            )
             status, headers, data = front.respond(seen)
             self.send_response(status)
             for pair in headers:
@@ -167,9 +180,15 @@ def front_of(backend: GcsBackend, *, moves: bool = False) -> Iterator[GcsFront]:
             """Say nothing: tests cut connections."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
+        scheme = "http"
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.server_cert, tls.server_key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            scheme = "https"
         thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        front.url = f"http://127.0.0.1:{server.server_address[1]}"
+        front.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
         try:
             yield front
         finally:
