@@ -255,6 +255,10 @@ def current_step() -> Step | None:
 
 def note_answer(answer: Response, *_: Any, **__: Any) -> None:
     """Keep an answer with the step of this thread; a hook for sessions, because the SDK keeps some to itself."""
+    if answer.status_code == 401:
+        # It is replaced by the answer to the next try, or by the failure to get a token. Nobody would read or close it.
+        body = answer.content
+        del body
     step = current_step()
     if step is not None:
         step.answer = answer
