@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.cloud.storage import _signing
 from tests.backends.gcs import GcsBackend
 from tests.backends.gcs_front import GcsFront
 from tests.unit.test_gcp_bucket import binding_at, document
@@ -17,6 +19,7 @@ from tests.unit.test_gcp_settings import ACCOUNT
 
 from lapel.bindings import OutputBinding
 from lapel.errors import UnsupportedError
+from lapel_contrib.gcp.bucket import BucketBinding
 
 
 @pytest.fixture
@@ -148,4 +151,34 @@ async def test_a_signed_url_is_one_of_version_four_and_can_be_read(gcs_server: G
 
 async def test_nothing_is_signed_without_a_key(binding: OutputBinding) -> None:
     with pytest.raises(UnsupportedError, match="privateKeyID"):
+        await binding.invoke("sign", metadata={"key": "k", "signTTL": "1m"})
+
+
+class WorkloadIdentity(Credentials):
+    """An identity without a key, as a machine or a workload in Google Cloud has it."""
+
+    service_account_email = "workload@shop.iam.gserviceaccount.com"
+
+    def refresh(self, request: Any) -> None:
+        self.token = "fresh"
+
+
+async def test_an_identity_without_a_key_has_the_iam_service_sign(
+    binding: OutputBinding, gcs_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def sign(text: str, token: str, email: str, *_: Any) -> str:
+        asked.append((text.splitlines()[0], token, email))
+        return base64.b64encode(b"signature").decode()
+
+    monkeypatch.setattr(_signing, "_sign_message", sign)
+    driver = binding.driver
+    assert isinstance(driver, BucketBinding)
+    monkeypatch.setattr(driver._opened().identity, "signer", WorkloadIdentity())  # type: ignore[no-untyped-call]
+    url = document(await binding.invoke("sign", metadata={"key": "k", "signTTL": "1m"}))["signURL"]
+    assert asked == [("GOOG4-RSA-SHA256", "fresh", WorkloadIdentity.service_account_email)]
+    assert f"X-Goog-Signature={b'signature'.hex()}" in url
+    monkeypatch.setattr(driver._opened().identity, "signer", AnonymousCredentials())
+    with pytest.raises(UnsupportedError, match="service account"):
         await binding.invoke("sign", metadata={"key": "k", "signTTL": "1m"})

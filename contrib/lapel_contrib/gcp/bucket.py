@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import google.auth.credentials
 from google.api_core.exceptions import Forbidden
-from google.auth.transport.requests import Request
 from google.cloud import storage
 from google.cloud.storage import Blob
 from typing_extensions import override
@@ -187,7 +186,7 @@ class BucketBinding(BindingDriver[BucketSettings]):
         if not isinstance(signer, google.auth.credentials.Signing):
             # The identity of a machine or workload has no key here; the IAM service signs in its name.
             if not signer.valid:
-                signer.refresh(Request(client.session))
+                signer.refresh(client.token_request)
             email = getattr(signer, "service_account_email", None)
             if not email:
                 raise UnsupportedError("cannot sign: these credentials are not of a service account")

@@ -31,6 +31,8 @@ class StorageClient(Threads):
 
     sdk: storage.Client
     session: AuthorizedSession
+    token_request: Request
+    """What tokens are fetched with; not `session`, which would want one first."""
     identity: Identity
     endpoint: str = _PUBLIC
 
@@ -65,7 +67,8 @@ class StorageClient(Threads):
         self.identity = load_identity(access, storage.Client.SCOPE)
         tokens = requests.Session()
         self.adopt(tokens, self.endpoint)
-        self.session = AuthorizedSession(self.identity.requests, auth_request=Request(tokens))
+        self.token_request = Request(tokens)
+        self.session = AuthorizedSession(self.identity.requests, auth_request=self.token_request)
         self.adopt(self.session, self.endpoint)
         self.sdk = storage.Client(
             project=access.project,
