@@ -17,7 +17,7 @@ from .transport import current_step
 
 __all__ = ["CHUNK_BYTES", "upload"]
 
-CHUNK_BYTES: Final = 4 * 1024 * 1024
+CHUNK_BYTES: Final = 2 * 1024 * 1024
 """What is sent in one request; longer content goes in several. Cloud Storage wants a multiple of 256 KiB, and the
 library holds up to four copies."""
 
