@@ -15,6 +15,7 @@ from tests.backends.launcher import named_addresses
 pytest_plugins = (
     "tests.backends.fixtures",
     "tests.backends.chromium_fixtures",
+    "tests.backends.gcp_fixtures",
     "tests.backends.rabbitmq_fixtures",
     "tests.backends.redis_fixtures",
     "tests.backends.vault_fixtures",

@@ -27,6 +27,8 @@ from .provision import Unavailable
 
 _MODULES = (
     "tests.backends.chromium",
+    "tests.backends.gcp_secrets",
+    "tests.backends.gcs",
     "tests.backends.rabbitmq_technologies",
     "tests.backends.redis_technologies",
     "tests.backends.vault",

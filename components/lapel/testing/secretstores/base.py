@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +42,11 @@ class SecretStoreBase(ComponentHooks):
         "writer": "",
     }
     methods = {Capability.BULK_SECRETS: ("bulk_get",)}  # noqa: RUF012  # declared as a ClassVar by the base class
+
+    @pytest.fixture
+    def base(self) -> str:
+        """Return a text that no other test uses, to begin names with: letters and digits, as every store takes."""
+        return uuid.uuid4().hex
 
     @pytest.fixture
     def store(self, opened: Component[Any]) -> SecretStore:
