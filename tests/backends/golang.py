@@ -35,7 +35,7 @@ def build(module: str, version: str, *, needs: tuple[int, int]) -> Path:
     program = built(module, version)
 
     def make(made: Path) -> None:
-        go = _toolchain(needs)
+        go = toolchain(needs)
         environment = {**_SETTINGS, "GOBIN": str(made)}
         provision.run(go, "install", f"{module}@{version}", what=f"go install {module}", environment=environment)
 
@@ -43,7 +43,7 @@ def build(module: str, version: str, *, needs: tuple[int, int]) -> Path:
     return program
 
 
-def _toolchain(needs: tuple[int, int]) -> Path:
+def toolchain(needs: tuple[int, int]) -> Path:
     """Return the machine's Go if it is new enough (that of Debian 12 is not), else one from the cache."""
     found = shutil.which("go")
     if found is not None:

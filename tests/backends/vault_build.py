@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import provision
+from . import golang, provision
 from .provision import Unavailable
 
 __all__ = ["build", "need_built", "version"]
@@ -28,7 +28,7 @@ def build() -> None:
     """Build it unless that was done before; `Unavailable` with the reason if that is impossible here."""
 
     def make(made: Path) -> None:
-        go = _go()
+        go = golang.toolchain(_NEEDS)
         with tempfile.TemporaryDirectory() as work:
             for name in _FILES:
                 shutil.copy(_MODULE / name, work)
@@ -60,15 +60,3 @@ def version() -> str:
 
 def _place() -> Path:
     return provision.stamped("vault", *((_MODULE / name).read_text(encoding="utf-8") for name in _FILES))
-
-
-def _go() -> Path:
-    needed = ".".join(map(str, _NEEDS))
-    found = shutil.which("go")
-    if found is None:
-        raise Unavailable(f"Go {needed} or later was not found on PATH")
-    printed = provision.run(found, "version", what="go version")
-    number = re.search(r"go(\d+)\.(\d+)", printed)
-    if number is None or (int(number[1]), int(number[2])) < _NEEDS:
-        raise Unavailable(f"building Vault needs Go {needed} or later, here is: {printed.strip()}")
-    return Path(found)
