@@ -118,8 +118,9 @@ class InputBinding(Component[BindingDriver[Any]]):
         """Call `handler` with each event from now on, `concurrency` at a time; return when the source is armed.
 
         The handler's result goes back to the source with `Capability.REPLY`; elsewhere it is not looked at. An event
-        whose handler raises is handed over again after `backoff` (default: 0.5 s, doubling to 60 s), `max_attempts`
-        times in all and then given up. None is no limit with `Capability.REDELIVERY`, and one attempt without.
+        whose handler raises is handed over again after `backoff` (None: the component's own fields, else 0.5 s,
+        doubling to 60 s), `max_attempts` times in all and then given up. None is the component's own field, else no
+        limit with `Capability.REDELIVERY`, and one attempt without.
         `drain_timeout`, a timedelta or seconds, is for `Reading.aclose`.
 
         There is one reading at a time: another one raises `InvalidArgumentError` until the first is closed, and waits
@@ -136,6 +137,8 @@ class InputBinding(Component[BindingDriver[Any]]):
             raise self._invalid("is being read already; close that reading first, or open a second component", "read")
         if not callable(handler):
             raise self._invalid(f"the handler must be a function, not {type(handler).__name__}", "read")
+        if max_attempts is None:
+            max_attempts = self._driver.max_attempts
         if max_attempts is None and Capability.REDELIVERY not in self.capabilities:
             max_attempts = 1
         try:
@@ -143,20 +146,20 @@ class InputBinding(Component[BindingDriver[Any]]):
                 ordering=Ordering.NONE,
                 concurrency=concurrency,
                 max_attempts=max_attempts,
-                backoff=backoff or Backoff(),
+                backoff=backoff or self._driver.backoff or Backoff(),
                 drain_timeout=drain_timeout.total_seconds() if isinstance(drain_timeout, timedelta) else drain_timeout,
                 broker_dead_letter=Capability.DEAD_LETTER in self.capabilities,
             )
         except LapelError as exc:
             raise self._invalid(exc.message, "read") from None
-        request = ReadRequest(concurrency, metadata)
         dispatcher = Dispatcher(
             self._handler(handler), policy, name=self.name, logger=self._driver.context.logger, owner=self
         )
         supervisor = Supervisor(
-            lambda revoked: self._driver.read(request),
+            lambda revoked: self._driver.read(ReadRequest(concurrency, metadata, revoked)),
             dispatcher,
             arm_timeout=self.options.init_timeout.total_seconds(),
+            on_tick=lambda: self._measure(supervisor),
         )
         self._starting = True
         try:
@@ -196,6 +199,10 @@ class InputBinding(Component[BindingDriver[Any]]):
         if self._reading is not None:
             await self._reading.aclose()
         await super().aclose()
+
+    def _measure(self, supervisor: Supervisor) -> None:
+        self._telemetry.refresh()
+        self._telemetry.measure(supervisor.measurements(), {})
 
     @override
     async def _drain(self) -> None:

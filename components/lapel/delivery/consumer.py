@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from .types import Delivery, Settled
 
@@ -66,6 +66,10 @@ class Consumer(ABC):
     async def lag(self) -> int | None:
         """Return how many messages wait behind this subscription, None when the broker does not tell."""
         return None
+
+    def measurements(self) -> Mapping[str, int]:
+        """Return numbers for metrics under short names, such as `lag` and `rebalances`, without asking the broker."""
+        return {}
 
     @abstractmethod
     async def close(self) -> None:
