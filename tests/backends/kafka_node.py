@@ -1,4 +1,4 @@
-"""One broker of Kafka that is its own controller too: its settings file, its storage, and the question whether it serves."""
+"""One broker of Kafka that is its own controller too: settings file, storage, and whether it serves."""
 
 from __future__ import annotations
 

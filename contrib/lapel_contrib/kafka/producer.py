@@ -1,0 +1,252 @@
+"""The producer that all components with the same settings share."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, Future, Task
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    UnknownProducerId,
+)
+
+from lapel.coalesce import mark_not_sent
+from lapel.driver import SharedClients
+from lapel.errors import ClosedError, InvalidArgumentError, LapelError, UnavailableError
+
+from .client import Access
+from .errors import not_stored, translate
+from .options import KafkaOptions
+from .records import Outgoing, partition_of
+
+__all__ = ["BATCH_BYTES", "KafkaProducer", "ProducerLease"]
+
+BATCH_BYTES = 256 * 1024
+"""Most bytes of one partition that share a request. The client's own 16 KiB would hold a single larger message."""
+STOP_SECONDS = 3.0
+_BROKEN = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
+"""After one of these a producer sends nothing any more."""
+
+
+class KafkaProducer:
+    """Publishes records; concurrent calls share requests. Calls may overlap and belong to one event loop.
+
+    With `acks` of `all` it is idempotent: the client repeats what was not acknowledged, in order, for as long as it
+    takes, and the broker recognizes repetitions. A record whose caller has gone may so be stored later; the caller's
+    error says that nobody knows.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._producer: AIOKafkaProducer | None = None
+        self._renewing: Task[None] | None = None
+        self._stopping: set[Task[None]] = set()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, options: KafkaOptions) -> KafkaProducer:
+        """Connect. Raises `UnavailableError`, `PermissionDeniedError` or `ConfigurationError`."""
+        access = await Access.make(options)
+        self = cls(access)
+        try:
+            self._producer = await self._start()
+        except BaseException:
+            await access.close()
+            raise
+        return self
+
+    @property
+    def sdk(self) -> AIOKafkaProducer:
+        """The client in use."""
+        if self._producer is None or self._closed:
+            raise ClosedError("the driver is not open")
+        return self._producer
+
+    @property
+    def place(self) -> str:
+        """Names the cluster in error texts."""
+        return self.access.options.place
+
+    async def publish(self, record: Outgoing) -> None:
+        """Return when the broker has acknowledged the record."""
+        producer = self.sdk
+        stored = await self._hand_over(producer, record)
+        try:
+            await stored
+        except KafkaError as exc:
+            raise self._failed(producer, exc) from None
+
+    async def publish_all(self, records: Sequence[Outgoing | LapelError]) -> list[LapelError | None]:
+        """Send records in order and return None or its error for each. What is an error already is passed through."""
+        producer = self.sdk
+        pending: list[Future[Any] | LapelError] = []
+        for record in records:
+            if isinstance(record, LapelError):
+                pending.append(record)
+                continue
+            try:
+                pending.append(await self._hand_over(producer, record))
+            except LapelError as exc:
+                pending.append(exc)
+        futures = [found for found in pending if not isinstance(found, LapelError)]
+        if futures:
+            await asyncio.wait(futures)
+        results: list[LapelError | None] = []
+        for found in pending:
+            if isinstance(found, LapelError):
+                results.append(found)
+            else:
+                error = found.exception()
+                results.append(None if error is None else self._failed(producer, error))
+        return results
+
+    async def partitions(self, topic: str) -> set[int]:
+        """Return the partitions of a topic, which is made if the brokers do that."""
+        try:
+            return set(await self.sdk.partitions_for(topic))
+        except KafkaError as exc:
+            raise translate(exc, f"{self.place}, topic {topic!r}") from None
+
+    async def ping(self) -> None:
+        """Ask a broker for the topics in use. Raises `UnavailableError`."""
+        if not await self.sdk.client.force_metadata_update():
+            raise UnavailableError(f"{self.place}: no broker answers")
+
+    async def close(self) -> None:
+        """Send what is waiting, for at most some seconds, and end all connections. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait((self._renewing,))
+        if self._producer is not None:
+            self._retire(self._producer)
+        if self._stopping:
+            await asyncio.wait(self._stopping)
+        await self.access.close()
+
+    async def _start(self) -> AIOKafkaProducer:
+        options = self.access.options
+        producer = AIOKafkaProducer(
+            **self.access.arguments(),
+            acks=options.acks,
+            enable_idempotence=options.acks == "all",
+            compression_type=options.compression,
+            max_batch_size=min(BATCH_BYTES, options.max_message_bytes),
+            max_request_size=options.max_message_bytes,
+            partitioner=partition_of,
+        )
+        try:
+            await producer.start()
+        except BaseException as exc:
+            await _stop(producer)
+            if isinstance(exc, KafkaError):
+                raise await self.access.explain(exc) from None
+            raise
+        return producer
+
+    async def _hand_over(self, producer: AIOKafkaProducer, record: Outgoing) -> Future[Any]:
+        try:
+            if record.partition is not None:
+                known = await producer.partitions_for(record.topic)
+                if record.partition not in known:
+                    raise InvalidArgumentError(
+                        f"topic {record.topic!r} has no partition {record.partition}; it has {len(known)}"
+                    )
+            stored: Future[Any] = await producer.send(
+                record.topic,
+                record.value,
+                key=record.key,
+                partition=record.partition,
+                headers=record.headers,
+            )
+        except CancelledError as exc:
+            mark_not_sent(exc)
+            raise
+        except _BROKEN:
+            self._renew(producer)
+            raise UnavailableError(f"{self.place}: the producer is being replaced; nothing was sent") from None
+        except KafkaError as exc:
+            raise translate(exc, f"{self.place}, topic {record.topic!r}") from None
+        return stored
+
+    def _failed(self, producer: AIOKafkaProducer, error: BaseException) -> LapelError:
+        # A batch that was refused leaves a gap in the sequence, after which the broker takes no other one.
+        self._renew(producer)
+        return not_stored(error, self.place)
+
+    def _renew(self, producer: AIOKafkaProducer) -> None:
+        """Replace a producer that has failed; what others wait for is still sent by the old one, if it can."""
+        if producer is self._producer and self._renewing is None and not self._closed:
+            self._renewing = asyncio.create_task(self._replace(producer), name="lapel renew Kafka producer")
+
+    async def _replace(self, producer: AIOKafkaProducer) -> None:
+        try:
+            self._producer = await self._start()
+        except LapelError:
+            # The next failure tries again.
+            return
+        finally:
+            self._renewing = None
+        self._retire(producer)
+
+    def _retire(self, producer: AIOKafkaProducer) -> None:
+        task = asyncio.create_task(_stop(producer), name="lapel stop Kafka producer")
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """Stop a producer. The client's own way waits for ever for brokers that are gone."""
+    stopping = asyncio.create_task(producer.stop(), name="lapel flush Kafka producer")
+    await asyncio.wait((stopping,), timeout=STOP_SECONDS)
+    if stopping.done():
+        stopping.exception()
+        return
+    stopping.cancel()
+    ending = asyncio.create_task(_abort(producer), name="lapel abort Kafka producer")
+    await asyncio.wait((stopping, ending), timeout=1.0)
+
+
+async def _abort(producer: AIOKafkaProducer) -> None:
+    # There is no public way to give up on what was not sent.
+    await producer.client.close()
+    await producer._sender.close()
+
+
+class ProducerLease:
+    """The producer that a driver holds while it is open, shared through `SharedClients`."""
+
+    def __init__(self, options: KafkaOptions, shared: SharedClients) -> None:
+        self._key = ("kafka", options)
+        self._options = options
+        self._shared = shared
+        self._producer: KafkaProducer | None = None
+
+    @property
+    def producer(self) -> KafkaProducer:
+        """The producer while it is held. Raises `ClosedError`."""
+        if self._producer is None:
+            raise ClosedError("the driver is not open")
+        return self._producer
+
+    async def acquire(self) -> KafkaProducer:
+        """Return the producer of these options, connected."""
+        self._producer = await self._shared.acquire(
+            self._key, lambda: KafkaProducer.open(self._options), KafkaProducer.close
+        )
+        return self._producer
+
+    async def release(self) -> None:
+        """Give it back. Does nothing when it is not held."""
+        if self._producer is not None:
+            self._producer = None
+            await self._shared.release(self._key)
