@@ -18,17 +18,14 @@ class OnKafka:
     """Takes a component file and replaces the fields that say where the brokers are."""
 
     component: ClassVar[Path]
-    _subject: ClassVar[Subject | None] = None
 
     @pytest.fixture
     def subject(self, kafka_server: KafkaBackend, folder: Path) -> Subject:
-        """Return the component under test, the same object each time."""
-        cls = type(self)
-        if cls._subject is None:
-            ((manifest, pins),) = read_components(cls.component, folder)
-            cls._subject = Subject.from_manifest(manifest, pins).variant(kafka_server.properties)
-        assert cls._subject is not None
-        return cls._subject
+        """Return the component under test. A binding has a topic and a group of its own in each test."""
+        ((manifest, pins),) = read_components(self.component, folder)
+        subject = Subject.from_manifest(manifest, pins).variant(kafka_server.properties)
+        assert subject is not None
+        return subject
 
 
 class TestPubSub(OnKafka, PubSubSuite):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,7 +43,9 @@ class KafkaConsumer(Consumer):
         self, member: Member, topics: frozenset[str], *, ordering: Ordering, revoked: Revoked | None, reading: Reading
     ) -> None:
         self.topics = topics
-        self.ordered = ordering is not Ordering.NONE
+        self.ordering = ordering
+        self.rivals = False
+        """Whether others take from the same topics, and an order is to be kept by them or by us."""
         self.revoked = revoked
         self._member = member
         self._reading = reading
@@ -79,25 +81,34 @@ class KafkaConsumer(Consumer):
     def _take(self, most: int) -> list[Delivery]:
         found: list[Delivery] = []
         for partition in self._member.partitions_of(self):
-            if partition.revoking or (partition.held and not self._may_share(partition)):
+            if partition.revoking:
                 continue
-            records = partition.take(most - len(found))
+            blocked: Collection[bytes] | None = ()
+            if self.rivals and partition.held and (blocked := self._blocked(partition)) is None:
+                continue
+            records = partition.take(most - len(found), blocked)
             if records:
-                partition.owner = self
                 held = partition.held
                 for record in records:
                     delivery = self._delivery(partition, record)
                     held[record.offset] = (self, delivery)
                     found.append(delivery)
-                if len(found) >= most:
-                    break
+            if len(found) >= most:
+                break
         if found:
             self._member.taken()
         return found
 
-    def _may_share(self, partition: Partition) -> bool:
-        owner = partition.owner
-        return owner is self or owner is None or not (self.ordered or owner.ordered)
+    def _blocked(self, partition: Partition) -> Collection[bytes] | None:
+        """Return the keys that others have in hand and that we must not mix in; None when all of it is theirs."""
+        keys: set[bytes] = set()
+        for holder, delivery in partition.held.values():
+            if holder is not self:
+                if Ordering.ALL in (self.ordering, holder.ordering):
+                    return None
+                if Ordering.KEY in (self.ordering, holder.ordering) and delivery.handle.record.key is not None:
+                    keys.add(delivery.handle.record.key)
+        return keys
 
     def _delivery(self, partition: Partition, record: ConsumerRecord) -> Delivery:
         value, key = record.value, record.key

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import CancelledError, Future, Task
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -16,15 +17,15 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
-from lapel.delivery import Delivery
+from lapel.delivery import Delivery, Ordering
 from lapel.errors import LapelError, UnavailableError
 
-from .arming import commit_start, missing_offsets, start_offsets
 from .consumer import KafkaConsumer
 from .errors import name_of, translate
+from .offsets import Committed, commit_start, fetch_committed, note_of, read_note, start_offsets
 from .options import ConsumerOptions
 from .partition import Partition
-from .producer import KafkaProducer
+from .producer import KafkaProducer, start
 
 __all__ = ["COMMIT_PAUSE", "Member"]
 
@@ -33,6 +34,9 @@ COMMIT_PAUSE = 0.1
 COMMIT_SECONDS = 5.0
 STOP_SECONDS = 3.0
 _POLL_MS = 1000
+_CHANGE_PAUSE = 0.01
+_CHANGE_SECONDS = 2.0
+_MEMBER_SECONDS = 1.0
 _RESOLVE_SECONDS = 3.0
 _RESOLVE_PAUSE = 0.05
 _NEVER_MS = 2**31 - 1
@@ -70,6 +74,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._options = options
         self._ended = ended
         self._client: AIOKafkaConsumer | None = None
+        self._lookup: AIOKafkaConsumer | None = None
         self._consumers: set[KafkaConsumer] = set()
         self._attaching = 0
         self._partitions: dict[TopicPartition, Partition] = {}
@@ -79,9 +84,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._arming = asyncio.Lock()
         self._committing = asyncio.Lock()
         self._resubscribing = False
-        self._assigned = False
-        self._wake: Future[None] | None = None
+        self._assigned = asyncio.Event()
+        self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
+        self._wake: Future[None] | None = None
         self._tasks: list[Task[None]] = []
         self._stopped = False
 
@@ -96,16 +102,16 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._attaching += 1
         try:
             async with self._lock:
-                client = await self._start()
+                client, lookup = await self._start()
             async with self._arming:
-                missing = await self._arm(client, consumer.topics)
-            async with self._lock:
-                if self._stopped:
-                    raise UnavailableError(f"{self._place}: the member has just left")
-                self._consumers.add(consumer)
-                await self._subscribe()
+                missing = await self._arm(client, lookup, consumer.topics)
+            if self._stopped:
+                raise UnavailableError(f"{self._place}: the member has just left; subscribe again")
+            self._consumers.add(consumer)
+            self._note_rivals()
+            self._changed.set()
             if missing:
-                await self._resolved(client, missing)
+                await self._resolved(lookup, missing)
         except KafkaError as exc:
             raise translate(exc, self._place) from None
         finally:
@@ -118,12 +124,29 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 if holder is consumer:
                     partition.give_back(delivery.handle.record)
         self._consumers.discard(consumer)
+        self._note_rivals()
         self.returned(consumer)
+        if self._consumers and self.failure is None:
+            await self.commit()
+            topics = self._topics()
+            for tp in [tp for tp in self._partitions if tp.topic not in topics]:
+                self._drop(tp)
+            self._changed.set()
         async with self._lock:
-            if self._consumers and self.failure is None:
-                await self._subscribe()
-            elif not self._consumers and not self._attaching:
+            if not self._consumers and not self._attaching:
                 await self._stop()
+
+    def _topics(self) -> frozenset[str]:
+        return frozenset[str]().union(*(consumer.topics for consumer in self._consumers))
+
+    def _note_rivals(self) -> None:
+        for one in self._consumers:
+            one.rivals = any(
+                not one.topics.isdisjoint(other.topics)
+                and (one.ordering is not Ordering.NONE or other.ordering is not Ordering.NONE)
+                for other in self._consumers
+                if other is not one
+            )
 
     def partitions_of(self, consumer: KafkaConsumer) -> Iterable[Partition]:
         """Return the partitions of its topics that we were given, another one first each time."""
@@ -145,7 +168,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         """Messages were finished: commit soon, and let those look again who waited for a partition."""
         self._dirty.set()
         for other in self._consumers:
-            if other is not consumer or other.ordered:
+            if other.rivals:
                 other.wake()
 
     def returned(self, consumer: KafkaConsumer) -> None:
@@ -157,20 +180,20 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     async def lag(self, consumer: KafkaConsumer) -> int | None:
         """Return how many messages wait in our partitions of its topics; before we have any, in all of them."""
-        client = self._client
-        if client is None or self.failure is not None:
+        lookup = self._lookup
+        if lookup is None or self.failure is not None:
             return None
         try:
             mine = {one.tp: one for one in self.partitions_of(consumer)}
-            if mine or self._assigned:
-                ends = await client.end_offsets(list(mine))
-                return sum(max(0, int(ends[tp]) - one.next_offset) + one.waiting for tp, one in mine.items())
+            if mine or self._assigned.is_set():
+                ends = await start_offsets(lookup, mine, newest=True)
+                return sum(max(0, ends[tp] - one.next_offset) + one.waiting for tp, one in mine.items())
             every = [TopicPartition(topic, n) for topic in consumer.topics for n in self._known.get(topic, ())]
-            committed = await asyncio.gather(*(client.committed(tp) for tp in every))
-            ends = await client.end_offsets(every)
+            committed = await fetch_committed(lookup, every)
+            ends = await start_offsets(lookup, every, newest=True)
         except KafkaError as exc:
             raise translate(exc, self._place) from None
-        return sum(int(ends[tp]) - int(offset or 0) for tp, offset in zip(every, committed, strict=True))
+        return sum(ends[tp] - offset for tp, (offset, _) in committed.items())
 
     def measurements(self, consumer: KafkaConsumer) -> Mapping[str, int]:
         """Return the numbers of the last fetch: the lag in our partitions, how many these are, and the rebalances."""
@@ -201,9 +224,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             "isolation_level": "read_committed",
         }
 
-    async def _start(self) -> AIOKafkaConsumer:
-        if self._client is not None:
-            return self._client
+    async def _start(self) -> tuple[AIOKafkaConsumer, AIOKafkaConsumer]:
+        """Connect: once as the member, and once to look things up, which a pending rebalance would hold up."""
+        if self._client is not None and self._lookup is not None:
+            return self._client, self._lookup
         options = self._options
         client = AIOKafkaConsumer(
             **self._arguments(),
@@ -221,39 +245,55 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             fetch_min_bytes=options.fetch_min,
             max_partition_fetch_bytes=options.fetch_partition,
         )
+        lookup = AIOKafkaConsumer(**self._arguments(), group_id=self.group, enable_auto_commit=False)
         try:
-            await client.start()
+            await start(client)
+            await start(lookup)
         except BaseException as exc:
-            await _stop(client)
+            await asyncio.gather(_stop(client), _stop(lookup))
             if isinstance(exc, KafkaError):
                 raise await self._producer.access.explain(exc) from None
             raise
-        self._client = client
+        self._client, self._lookup = client, lookup
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._poll(client), name=f"lapel poll Kafka group {self.group}"),
             loop.create_task(self._commit_often(), name=f"lapel commit Kafka group {self.group}"),
+            loop.create_task(self._subscribe_often(client), name=f"lapel subscribe Kafka group {self.group}"),
         ]
-        return client
+        return client, lookup
 
-    async def _arm(self, client: AIOKafkaConsumer, topics: Iterable[str]) -> list[TopicPartition]:
+    async def _arm(
+        self, client: AIOKafkaConsumer, lookup: AIOKafkaConsumer, topics: Iterable[str]
+    ) -> list[TopicPartition]:
         """Commit where a new group begins. Returns the partitions for which members of the group have to do it."""
         every: list[TopicPartition] = []
         for topic in topics:
             found = await self._producer.partitions(topic)
             self._known.setdefault(topic, set()).update(found)
             every += [TopicPartition(topic, number) for number in sorted(found)]
-        missing = await missing_offsets(client, every)
-        newest = self._options.initial_offset == "newest"
-        if not missing or await commit_start(client, self._arguments(), self.group, missing, newest=newest):
+        committed = await fetch_committed(lookup, every)
+        missing = [tp for tp in every if tp not in committed]
+        if not missing:
             return []
-        return missing
+        offsets = await start_offsets(lookup, missing, newest=self._options.initial_offset == "newest")
+        # Others may begin at the same time; the first one decides.
+        committed = await fetch_committed(lookup, missing)
+        offsets = {tp: offset for tp, offset in offsets.items() if tp not in committed}
+        if not offsets or await commit_start(lookup, offsets):
+            return []
+        if self._assigned.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MEMBER_SECONDS):
+                    if await commit_start(client, offsets):
+                        return []
+        return list(offsets)
 
-    async def _resolved(self, client: AIOKafkaConsumer, missing: list[TopicPartition]) -> None:
+    async def _resolved(self, lookup: AIOKafkaConsumer, missing: Collection[TopicPartition]) -> None:
         """Wait until the members of the group have committed where these partitions begin."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _RESOLVE_SECONDS
-        while missing := await missing_offsets(client, missing):
+        while len(await fetch_committed(lookup, missing)) < len(missing):
             if self.failure is not None:
                 raise self.failure
             if loop.time() > end:
@@ -266,17 +306,24 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 return
             await asyncio.sleep(_RESOLVE_PAUSE)
 
-    async def _subscribe(self) -> None:
-        """Tell the group which topics are ours now."""
-        topics = frozenset[str]().union(*(consumer.topics for consumer in self._consumers))
-        if topics == self._subscribed or self._client is None:
-            return
-        await self.commit()
-        for tp in [tp for tp in self._partitions if tp.topic not in topics]:
-            self._drop(tp)
-        self._subscribed = topics
-        self._resubscribing = True
-        self._client.subscribe(sorted(topics), listener=self)
+    async def _subscribe_often(self, client: AIOKafkaConsumer) -> None:
+        """Tell the group which topics are ours, and again when that has changed."""
+        while True:
+            await self._changed.wait()
+            # Those that follow at once share the rebalance.
+            await asyncio.sleep(_CHANGE_PAUSE)
+            self._changed.clear()
+            topics = self._topics()
+            if topics == self._subscribed or not topics:
+                continue
+            await self.commit()
+            self._assigned.clear()
+            self._subscribed, self._resubscribing = topics, True
+            client.subscribe(sorted(topics), listener=self)
+            # A change in the middle of a rebalance begins it anew.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CHANGE_SECONDS):
+                    await self._assigned.wait()
 
     async def _stop(self) -> None:
         if self._stopped:
@@ -287,10 +334,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self._client is not None:
-            if self.failure is None:
-                await self.commit(STOP_SECONDS / 2)
-            await _stop(self._client)
+        if self.failure is None:
+            await self.commit(STOP_SECONDS / 2)
+        clients = [client for client in (self._client, self._lookup) if client is not None]
+        await asyncio.gather(*map(_stop, clients))
         for tp in list(self._partitions):
             self._drop(tp)
 
@@ -356,12 +403,14 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         if client is None:
             return
         async with self._committing:
-            offsets = {one.tp: one.mark for one in self._partitions.values() if one.mark > one.committed}
-            if not offsets:
+            given = client.assignment()
+            parts = [one for one in self._partitions.values() if one.tp in given and one.uncommitted]
+            if not parts:
                 return
+            states = [(one, one.mark, one.finished()) for one in parts]
             try:
                 async with asyncio.timeout(seconds):
-                    await client.commit(offsets)
+                    await client.commit({one.tp: (mark, note_of(mark, beyond)) for one, mark, beyond in states})
             except (CommitFailedError, IllegalStateError):
                 # Between two generations; what stays ours is committed in the next one.
                 self.logger.info("%s: a commit came into a rebalance and is made up for after it", self._place)
@@ -370,10 +419,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 self.logger.warning("%s: a commit failed and is repeated: %s", self._place, name_of(exc))
                 self._dirty.set()
                 return
-            for tp, offset in offsets.items():
-                partition = self._partitions.get(tp)
-                if partition is not None:
-                    partition.committed = max(partition.committed, offset)
+            for one, mark, beyond in states:
+                one.committed, one.noted = mark, len(beyond)
 
     async def _commit_often(self) -> None:
         while True:
@@ -413,25 +460,24 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         except Exception as exc:
             self._fail(translate(exc, self._place))
             return
-        for tp, offset in starts.items():
-            self._partitions[tp] = Partition(tp, offset)
+        for tp, (offset, note) in starts.items():
+            self._partitions[tp] = Partition(tp, offset, read_note(offset, note))
         try:
             for tp, partition in self._partitions.items():
                 client.seek(tp, partition.position)
         except IllegalStateError:
             # Our topics changed again meanwhile; the next assignment follows at once.
             return
-        self._assigned = True
+        self._assigned.set()
         self._dirty.set()
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         if gone:
             await self._let_go(gone, 0.0)
 
-    async def _starts(self, client: AIOKafkaConsumer, fresh: list[TopicPartition]) -> dict[TopicPartition, int]:
+    async def _starts(self, client: AIOKafkaConsumer, fresh: list[TopicPartition]) -> Committed:
         """Return where partitions begin that are new to us, and commit that for those without a committed offset."""
-        committed = await asyncio.gather(*(client.committed(tp) for tp in fresh))
-        found = {tp: offset for tp, offset in zip(fresh, committed, strict=True) if offset is not None}
+        found = dict(await fetch_committed(client, fresh)) if fresh else {}
         missing = [tp for tp in fresh if tp not in found]
         if missing:
             newest = self._options.initial_offset == "newest"
@@ -440,7 +486,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             first = await start_offsets(client, added, newest=False)
             first |= await start_offsets(client, [tp for tp in missing if tp not in first], newest=newest)
             await client.commit(first)
-            found |= first
+            found |= {tp: (offset, "") for tp, offset in first.items()}
         for tp in fresh:
             self._known.setdefault(tp.topic, set()).add(tp.partition)
         return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import CancelledError, Future, Task
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import (
     InvalidProducerEpoch,
     KafkaError,
@@ -26,13 +27,18 @@ from .errors import not_stored, translate
 from .options import KafkaOptions
 from .records import Outgoing, partition_of
 
-__all__ = ["BATCH_BYTES", "KafkaProducer", "ProducerLease"]
+__all__ = ["BATCH_BYTES", "KafkaProducer", "ProducerLease", "start"]
 
 BATCH_BYTES = 256 * 1024
 """Most bytes of one partition that share a request. The client's own 16 KiB would hold a single larger message."""
 STOP_SECONDS = 3.0
+START_GRACE = 1.0
+"""Seconds that a start has to come to its end when nobody wants it any more."""
 _BROKEN = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
 """After one of these a producer sends nothing any more."""
+
+# It logs keys and values, which may be anything but for everybody.
+logging.getLogger("aiokafka.producer.producer").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class KafkaProducer:
@@ -145,7 +151,7 @@ class KafkaProducer:
             partitioner=partition_of,
         )
         try:
-            await producer.start()
+            await start(producer)
         except BaseException as exc:
             await _stop(producer)
             if isinstance(exc, KafkaError):
@@ -202,6 +208,20 @@ class KafkaProducer:
         task = asyncio.create_task(_stop(producer), name="lapel stop Kafka producer")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
+
+
+async def start(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Start a client. One that is cancelled on the way would leave connections behind, so it is let come to an end."""
+    starting = asyncio.create_task(client.start(), name="lapel start Kafka client")
+    try:
+        await asyncio.shield(starting)
+    except CancelledError:
+        await asyncio.wait((starting,), timeout=START_GRACE)
+        if not starting.done():
+            starting.cancel()
+        elif not starting.cancelled():
+            starting.exception()
+        raise
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
