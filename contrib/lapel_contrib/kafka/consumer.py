@@ -54,9 +54,9 @@ class KafkaConsumer(Consumer):
         self._closing: asyncio.Task[None] | None = None
 
     @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closing is not None
+    def gone(self) -> bool:
+        """Whether all of `close` is done."""
+        return self._closing is not None and self._closing.done()
 
     @override
     async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:
@@ -83,8 +83,8 @@ class KafkaConsumer(Consumer):
         for partition in self._member.partitions_of(self):
             if partition.revoking:
                 continue
-            blocked: Collection[bytes] | None = ()
-            if self.rivals and partition.held and (blocked := self._blocked(partition)) is None:
+            blocked = self._blocked(partition) if self.rivals and partition.held else ()
+            if blocked is None:
                 continue
             records = partition.take(most - len(found), blocked)
             if records:

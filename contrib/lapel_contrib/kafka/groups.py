@@ -41,12 +41,12 @@ class Groups:
             member = Member(producer, self._options, group, logger=self._logger, ended=self._ended)
             self._members[group] = member
         consumer = KafkaConsumer(member, topics, ordering=ordering, revoked=revoked, reading=self._reading)
+        self._consumers = {one for one in self._consumers if not one.gone} | {consumer}
         try:
             await member.attach(consumer)
         except BaseException:
             await consumer.close()
             raise
-        self._consumers = {one for one in self._consumers if not one.closed} | {consumer}
         return consumer
 
     async def close(self) -> None:

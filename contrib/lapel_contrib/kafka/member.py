@@ -11,42 +11,31 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from lapel.delivery import Delivery, Ordering
 from lapel.errors import LapelError, UnavailableError
 
+from .arming import Arming
+from .clients import start_clients, stop_client
+from .commits import Commits
 from .consumer import KafkaConsumer
-from .errors import name_of, translate
-from .offsets import Committed, commit_start, fetch_committed, note_of, read_note, start_offsets
+from .errors import translate
+from .offsets import Committed, fetch_committed, read_note, start_offsets
 from .options import ConsumerOptions
 from .partition import Partition
-from .producer import KafkaProducer, start
+from .producer import KafkaProducer
 
-__all__ = ["COMMIT_PAUSE", "Member"]
+__all__ = ["Member"]
 
-COMMIT_PAUSE = 0.1
-"""Least seconds between two commits."""
-COMMIT_SECONDS = 5.0
-STOP_SECONDS = 3.0
+_LAST_COMMIT_SECONDS = 1.5
 _POLL_MS = 1000
 _CHANGE_PAUSE = 0.01
 _CHANGE_SECONDS = 2.0
-_MEMBER_SECONDS = 1.0
 _RESOLVE_SECONDS = 3.0
 _RESOLVE_PAUSE = 0.05
 _NEVER_MS = 2**31 - 1
-_STRATEGIES = {
-    "range": RangePartitionAssignor,
-    "roundrobin": RoundRobinPartitionAssignor,
-    "sticky": StickyPartitionAssignor,
-}
-
-_abandoned: set[Task[None]] = set()
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -74,19 +63,16 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._options = options
         self._ended = ended
         self._client: AIOKafkaConsumer | None = None
-        self._lookup: AIOKafkaConsumer | None = None
+        self._arming: Arming | None = None
         self._consumers: set[KafkaConsumer] = set()
         self._attaching = 0
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._known: dict[str, set[int]] = {}
         self._subscribed: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
-        self._arming = asyncio.Lock()
-        self._committing = asyncio.Lock()
         self._resubscribing = False
         self._assigned = asyncio.Event()
         self._changed = asyncio.Event()
-        self._dirty = asyncio.Event()
+        self._commits: Commits | None = None
         self._wake: Future[None] | None = None
         self._tasks: list[Task[None]] = []
         self._stopped = False
@@ -102,16 +88,15 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._attaching += 1
         try:
             async with self._lock:
-                client, lookup = await self._start()
-            async with self._arming:
-                missing = await self._arm(client, lookup, consumer.topics)
+                arming = await self._start()
+            missing = await arming.arm(consumer.topics)
             if self._stopped:
                 raise UnavailableError(f"{self._place}: the member has just left; subscribe again")
             self._consumers.add(consumer)
             self._note_rivals()
             self._changed.set()
             if missing:
-                await self._resolved(lookup, missing)
+                await self._resolved(arming, missing)
         except KafkaError as exc:
             raise translate(exc, self._place) from None
         finally:
@@ -126,8 +111,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._consumers.discard(consumer)
         self._note_rivals()
         self.returned(consumer)
-        if self._consumers and self.failure is None:
-            await self.commit()
+        if self._consumers and self.failure is None and self._commits is not None:
+            await self._commits.now(_LAST_COMMIT_SECONDS)
             topics = self._topics()
             for tp in [tp for tp in self._partitions if tp.topic not in topics]:
                 self._drop(tp)
@@ -160,13 +145,12 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
     def taken(self) -> None:
         """Messages were taken from the buffers: fetch again if there is much room."""
         if self._wake is not None and not self._wake.done():
-            half = self._options.buffer // 2
-            if any(one.buffered <= half for one in self._full):
-                self._wake.set_result(None)
+            self._wake.set_result(None)
 
     def settled(self, consumer: KafkaConsumer) -> None:
         """Messages were finished: commit soon, and let those look again who waited for a partition."""
-        self._dirty.set()
+        if self._commits is not None:
+            self._commits.soon()
         for other in self._consumers:
             if other.rivals:
                 other.wake()
@@ -180,15 +164,15 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     async def lag(self, consumer: KafkaConsumer) -> int | None:
         """Return how many messages wait in our partitions of its topics; before we have any, in all of them."""
-        lookup = self._lookup
-        if lookup is None or self.failure is not None:
+        if self._arming is None or self.failure is not None:
             return None
+        lookup, known = self._arming.lookup, self._arming.known
         try:
             mine = {one.tp: one for one in self.partitions_of(consumer)}
             if mine or self._assigned.is_set():
                 ends = await start_offsets(lookup, mine, newest=True)
                 return sum(max(0, ends[tp] - one.next_offset) + one.waiting for tp, one in mine.items())
-            every = [TopicPartition(topic, n) for topic in consumer.topics for n in self._known.get(topic, ())]
+            every = [TopicPartition(topic, n) for topic in consumer.topics for n in known.get(topic, ())]
             committed = await fetch_committed(lookup, every)
             ends = await start_offsets(lookup, every, newest=True)
         except KafkaError as exc:
@@ -213,87 +197,28 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
     def _place(self) -> str:
         return f"{self._producer.place}, group {self.group!r}"
 
-    @property
-    def _full(self) -> list[Partition]:
-        return [one for one in self._partitions.values() if not one.revoking]
-
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            **self._producer.access.arguments(),
-            "retry_backoff_ms": int(self._options.retry_pause * 1000),
-            "isolation_level": "read_committed",
-        }
-
-    async def _start(self) -> tuple[AIOKafkaConsumer, AIOKafkaConsumer]:
+    async def _start(self) -> Arming:
         """Connect: once as the member, and once to look things up, which a pending rebalance would hold up."""
-        if self._client is not None and self._lookup is not None:
-            return self._client, self._lookup
+        if self._arming is not None:
+            return self._arming
         options = self._options
-        client = AIOKafkaConsumer(
-            **self._arguments(),
-            group_id=self.group,
-            group_instance_id=options.instance_id,
-            enable_auto_commit=False,
-            # Only for offsets that the broker no longer has: where to begin is always committed first.
-            auto_offset_reset="earliest",
-            partition_assignment_strategy=(_STRATEGIES[options.strategy],),
-            session_timeout_ms=int(options.session_timeout * 1000),
-            heartbeat_interval_ms=int(options.heartbeat_interval * 1000),
-            rebalance_timeout_ms=int(options.session_timeout * 1000),
-            # Polling is not a sign of life: it stops when handlers have enough to do.
-            max_poll_interval_ms=_NEVER_MS,
-            fetch_min_bytes=options.fetch_min,
-            max_partition_fetch_bytes=options.fetch_partition,
-        )
-        lookup = AIOKafkaConsumer(**self._arguments(), group_id=self.group, enable_auto_commit=False)
-        try:
-            await start(client)
-            await start(lookup)
-        except BaseException as exc:
-            await asyncio.gather(_stop(client), _stop(lookup))
-            if isinstance(exc, KafkaError):
-                raise await self._producer.access.explain(exc) from None
-            raise
-        self._client, self._lookup = client, lookup
+        client, lookup = await start_clients(self._producer.access, options, self.group)
+        commits = self._commits = Commits(client, self._partitions, place=self._place, logger=self.logger)
+        newest = options.initial_offset == "newest"
+        self._client, self._arming = client, Arming(self._producer, client, lookup, self._place, newest=newest)
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._poll(client), name=f"lapel poll Kafka group {self.group}"),
-            loop.create_task(self._commit_often(), name=f"lapel commit Kafka group {self.group}"),
-            loop.create_task(self._subscribe_often(client), name=f"lapel subscribe Kafka group {self.group}"),
+            loop.create_task(commits.run(), name=f"lapel commit Kafka group {self.group}"),
+            loop.create_task(self._subscribe_often(client, commits), name=f"lapel subscribe Kafka group {self.group}"),
         ]
-        return client, lookup
+        return self._arming
 
-    async def _arm(
-        self, client: AIOKafkaConsumer, lookup: AIOKafkaConsumer, topics: Iterable[str]
-    ) -> list[TopicPartition]:
-        """Commit where a new group begins. Returns the partitions for which members of the group have to do it."""
-        every: list[TopicPartition] = []
-        for topic in topics:
-            found = await self._producer.partitions(topic)
-            self._known.setdefault(topic, set()).update(found)
-            every += [TopicPartition(topic, number) for number in sorted(found)]
-        committed = await fetch_committed(lookup, every)
-        missing = [tp for tp in every if tp not in committed]
-        if not missing:
-            return []
-        offsets = await start_offsets(lookup, missing, newest=self._options.initial_offset == "newest")
-        # Others may begin at the same time; the first one decides.
-        committed = await fetch_committed(lookup, missing)
-        offsets = {tp: offset for tp, offset in offsets.items() if tp not in committed}
-        if not offsets or await commit_start(lookup, offsets):
-            return []
-        if self._assigned.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_MEMBER_SECONDS):
-                    if await commit_start(client, offsets):
-                        return []
-        return list(offsets)
-
-    async def _resolved(self, lookup: AIOKafkaConsumer, missing: Collection[TopicPartition]) -> None:
+    async def _resolved(self, arming: Arming, missing: Collection[TopicPartition]) -> None:
         """Wait until the members of the group have committed where these partitions begin."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _RESOLVE_SECONDS
-        while len(await fetch_committed(lookup, missing)) < len(missing):
+        while not await arming.is_settled(missing):
             if self.failure is not None:
                 raise self.failure
             if loop.time() > end:
@@ -306,7 +231,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 return
             await asyncio.sleep(_RESOLVE_PAUSE)
 
-    async def _subscribe_often(self, client: AIOKafkaConsumer) -> None:
+    async def _subscribe_often(self, client: AIOKafkaConsumer, commits: Commits) -> None:
         """Tell the group which topics are ours, and again when that has changed."""
         while True:
             await self._changed.wait()
@@ -316,7 +241,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             topics = self._topics()
             if topics == self._subscribed or not topics:
                 continue
-            await self.commit()
+            await commits.now()
             self._assigned.clear()
             self._subscribed, self._resubscribing = topics, True
             client.subscribe(sorted(topics), listener=self)
@@ -334,10 +259,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self.failure is None:
-            await self.commit(STOP_SECONDS / 2)
-        clients = [client for client in (self._client, self._lookup) if client is not None]
-        await asyncio.gather(*map(_stop, clients))
+        if self.failure is None and self._commits is not None:
+            await self._commits.now(_LAST_COMMIT_SECONDS)
+        if self._client is not None and self._arming is not None:
+            await asyncio.gather(self._arming.close(), stop_client(self._client), stop_client(self._arming.lookup))
         for tp in list(self._partitions):
             self._drop(tp)
 
@@ -395,40 +320,6 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             if not topics.isdisjoint(consumer.topics):
                 consumer.wake()
 
-    # commits
-
-    async def commit(self, seconds: float = COMMIT_SECONDS) -> None:
-        """Commit the finished beginning of each partition. Never raises: what was not committed comes again."""
-        client = self._client
-        if client is None:
-            return
-        async with self._committing:
-            given = client.assignment()
-            parts = [one for one in self._partitions.values() if one.tp in given and one.uncommitted]
-            if not parts:
-                return
-            states = [(one, one.mark, one.finished()) for one in parts]
-            try:
-                async with asyncio.timeout(seconds):
-                    await client.commit({one.tp: (mark, note_of(mark, beyond)) for one, mark, beyond in states})
-            except (CommitFailedError, IllegalStateError):
-                # Between two generations; what stays ours is committed in the next one.
-                self.logger.info("%s: a commit came into a rebalance and is made up for after it", self._place)
-                return
-            except (KafkaError, TimeoutError) as exc:
-                self.logger.warning("%s: a commit failed and is repeated: %s", self._place, name_of(exc))
-                self._dirty.set()
-                return
-            for one, mark, beyond in states:
-                one.committed, one.noted = mark, len(beyond)
-
-    async def _commit_often(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            await self.commit()
-            await asyncio.sleep(COMMIT_PAUSE)
-
     # rebalances
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
@@ -443,7 +334,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         for partition in leaving:
             partition.revoking = True
         await self._let_go(leaving, self._patience())
-        await self.commit()
+        if self._commits is not None:
+            await self._commits.now(_LAST_COMMIT_SECONDS)
         for partition in leaving:
             if self._partitions.get(partition.tp) is partition:
                 self._drop(partition.tp)
@@ -469,7 +361,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             # Our topics changed again meanwhile; the next assignment follows at once.
             return
         self._assigned.set()
-        self._dirty.set()
+        if self._commits is not None:
+            self._commits.soon()
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         if gone:
@@ -479,16 +372,13 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         """Return where partitions begin that are new to us, and commit that for those without a committed offset."""
         found = dict(await fetch_committed(client, fresh)) if fresh else {}
         missing = [tp for tp in fresh if tp not in found]
+        arming = self._arming
+        assert arming is not None
         if missing:
-            newest = self._options.initial_offset == "newest"
-            # A partition that was added while we were subscribed has no message that is not for us.
-            added = [tp for tp in missing if tp.topic in self._known and tp.partition not in self._known[tp.topic]]
-            first = await start_offsets(client, added, newest=False)
-            first |= await start_offsets(client, [tp for tp in missing if tp not in first], newest=newest)
+            first = await arming.starts(client, missing)
             await client.commit(first)
             found |= {tp: (offset, "") for tp, offset in first.items()}
-        for tp in fresh:
-            self._known.setdefault(tp.topic, set()).add(tp.partition)
+        arming.note(fresh)
         return found
 
     async def _let_go(self, partitions: Iterable[Partition], seconds: float) -> None:
@@ -509,17 +399,3 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         options = self._options
         left = options.session_timeout - options.heartbeat_interval
         return max(0.3 * options.session_timeout, left - 2.0)
-
-
-async def _stop(client: AIOKafkaConsumer) -> None:
-    """Leave the group and disconnect; a client that waits for brokers that are gone is left behind."""
-    stopping = asyncio.get_running_loop().create_task(client.stop(), name="lapel stop Kafka consumer")
-    _abandoned.add(stopping)
-    stopping.add_done_callback(_ended)
-    await asyncio.wait((stopping,), timeout=STOP_SECONDS)
-
-
-def _ended(task: Task[None]) -> None:
-    _abandoned.discard(task)
-    if not task.cancelled():
-        task.exception()

@@ -34,6 +34,9 @@ async def start_offsets(
     """Return the offset after the last message of each partition, or that of its first one."""
     if not partitions:
         return {}
+    # By itself it would learn of topics that are new to it one after another.
+    for topic in {tp.topic for tp in partitions}:
+        client._client.add_topic(topic)
     found = await (client.end_offsets(list(partitions)) if newest else client.beginning_offsets(list(partitions)))
     return {tp: int(offset) for tp, offset in found.items()}
 

@@ -8,19 +8,14 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from lapel.delivery import Backoff
-from lapel.settings import ByteSize, Secret, Settings, setting
+from lapel.settings import ByteSize, Secret, setting
 
-from .options import ConsumerOptions, KafkaOptions, OidcOptions
+from .login_settings import KafkaLoginSettings
+from .options import ConsumerOptions, KafkaOptions
 
 __all__ = ["KafkaConnectionSettings"]
 
-AUTH_TYPES = ("none", "password", "mtls", "certificate", "oidc", "oidc_private_key_jwt")
-_NO_AWS = "log-in with AWS IAM (authType awsiam) is not supported; use SCRAM or mTLS, which MSK offers as well"
 _NO_REGISTRY = "schema registries and Avro are not supported; publish encoded bytes with rawPayload"
-_SASL: dict[str, Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]] = {
-    "SHA-256": "SCRAM-SHA-256",
-    "SHA-512": "SCRAM-SHA-512",
-}
 _SMALLEST_WAIT = timedelta(milliseconds=1)
 _CONSTANT = timedelta(seconds=5)
 
@@ -29,7 +24,7 @@ def _refused(name: str, reason: str, *aliases: str) -> Any:
     return setting(name, aliases=aliases, refused=reason)
 
 
-class KafkaConnectionSettings(Settings):
+class KafkaConnectionSettings(KafkaLoginSettings):
     """Where the brokers are, how to log in, how to publish, and how to behave in consumer groups.
 
     Bare numbers in durations are seconds, but in `consumeRetryInterval` and the `backOff` fields milliseconds.
@@ -39,69 +34,6 @@ class KafkaConnectionSettings(Settings):
         "brokers", doc="`host:port` of one or more brokers, separated by commas.", example="localhost:9092"
     )
     client_id: str = setting("clientID", default="lapel", doc="How this program is called in the broker's logs.")
-    auth_type: str | None = setting(
-        "authType",
-        default=None,
-        choices=(*AUTH_TYPES, "awsiam"),
-        doc="How to log in. `none`: not at all and unencrypted. `password`: SASL. `mtls`: with a client certificate. "
-        "`certificate`: not at all, but encrypted and with the broker's certificate verified. `oidc`: with tokens for "
-        "client id and secret. `oidc_private_key_jwt`: with tokens for a signed assertion. Required. All but `none` "
-        "encrypt, unless `disableTls` is set.",
-    )
-    auth_required: bool | None = setting(
-        "authRequired",
-        default=None,
-        deprecated="use authType",
-        doc="Without authType: true is `password` when saslPassword is given, else `mtls`; false is `none`.",
-    )
-    sasl_username: str | None = setting("saslUsername", default=None, doc="User name, for `password`.")
-    sasl_password: Secret | None = setting("saslPassword", default=None, doc="Password, for `password`.")
-    sasl_mechanism: str | None = setting(
-        "saslMechanism",
-        default=None,
-        choices=("SHA-256", "SHA-512", "PLAINTEXT"),
-        doc="SCRAM with that hash, for `password`; PLAINTEXT, or none given, is SASL PLAIN.",
-    )
-    ca_cert: str | None = setting(
-        "caCert", default=None, doc="Authorities that the brokers' certificates are verified against, as PEM text."
-    )
-    client_cert: str | None = setting("clientCert", default=None, doc="Certificate to show, as PEM text.")
-    client_key: Secret | None = setting("clientKey", default=None, doc="Its private key, as PEM text.")
-    skip_verify: bool = setting(
-        "skipVerify",
-        default=False,
-        doc="Accept any certificate. Whoever can answer in a broker's place can read everything.",
-    )
-    disable_tls: bool = setting("disableTls", default=False, doc="Do not encrypt.")
-    oidc_token_endpoint: str | None = setting("oidcTokenEndpoint", default=None, doc="URL that hands out tokens.")
-    oidc_client_id: str | None = setting("oidcClientID", default=None, doc="Client id at the token endpoint.")
-    oidc_client_secret: Secret | None = setting("oidcClientSecret", default=None, doc="Client secret, for `oidc`.")
-    oidc_scopes: tuple[str, ...] = setting("oidcScopes", default=("openid",), doc="Scopes to ask for.")
-    oidc_extensions: dict[str, str] = setting(
-        "oidcExtensions", default={}, doc="Further SASL extensions to send to the broker, as a JSON object of texts."
-    )
-    oidc_assertion_cert: str | None = setting(
-        "oidcClientAssertionCert",
-        default=None,
-        doc="Certificate of the assertion's key, as PEM text, for `oidc_private_key_jwt`; named by its thumbprint.",
-    )
-    oidc_assertion_key: Secret | None = setting(
-        "oidcClientAssertionKey", default=None, doc="RSA key that signs assertions, as PEM text."
-    )
-    oidc_resource: str | None = setting("oidcResource", default=None, doc="`resource` to ask a token for.")
-    oidc_audience: str | None = setting(
-        "oidcAudience", default=None, doc="Audience of assertions; the token endpoint if not given."
-    )
-    oidc_kid: str | None = setting("oidcKid", default=None, doc="Key id in the header of assertions.")
-    region: str | None = _refused("region", _NO_AWS, "awsRegion")
-    access_key: Secret | None = _refused("accessKey", _NO_AWS, "awsAccessKey")
-    secret_key: Secret | None = _refused("secretKey", _NO_AWS, "awsSecretKey")
-    session_token: Secret | None = _refused("sessionToken", _NO_AWS, "awsSessionToken")
-    assume_role: str | None = _refused("assumeRoleArn", _NO_AWS, "awsIamRoleArn")
-    session_name: str | None = _refused("sessionName", _NO_AWS, "awsStsSessionName")
-    trust_anchor: str | None = _refused("trustAnchorArn", _NO_AWS)
-    trust_profile: str | None = _refused("trustProfileArn", _NO_AWS)
-
     max_message_bytes: ByteSize = setting(
         "maxMessageBytes",
         default=ByteSize(1024 * 1024),
@@ -272,15 +204,6 @@ class KafkaConnectionSettings(Settings):
     )
 
     @property
-    def login(self) -> str:
-        """The kind of log-in, also where only the older field is given."""
-        if self.auth_type is not None:
-            return self.auth_type
-        if not self.auth_required:
-            return "none"
-        return "password" if self.sasl_password is not None else "mtls"
-
-    @property
     def backoff(self) -> Backoff:
         """The pauses between attempts that the `backOff` fields ask for."""
         if self.backoff_policy == "constant":
@@ -313,20 +236,6 @@ class KafkaConnectionSettings(Settings):
     def options(self) -> KafkaOptions:
         """Return what clients are made of."""
         login = self.login
-        oidc = None
-        if login.startswith("oidc"):
-            oidc = OidcOptions(
-                endpoint=self.oidc_token_endpoint or "",
-                client_id=self.oidc_client_id or "",
-                scopes=self.oidc_scopes,
-                secret=self.oidc_client_secret if login == "oidc" else None,
-                assertion_cert=self.oidc_assertion_cert,
-                assertion_key=self.oidc_assertion_key,
-                resource=self.oidc_resource,
-                audience=self.oidc_audience,
-                kid=self.oidc_kid,
-                extensions=tuple(sorted(self.oidc_extensions.items())),
-            )
         acks: dict[str, Literal["all", 1, 0]] = {"all": "all", "local": 1, "none": 0}
         password = login == "password"
         idle = self.connection_idle.total_seconds()
@@ -338,10 +247,10 @@ class KafkaConnectionSettings(Settings):
             ca_cert=self.ca_cert,
             client_cert=self.client_cert,
             client_key=self.client_key,
-            mechanism=_SASL.get(self.sasl_mechanism or "", "PLAIN") if password else "OAUTHBEARER" if oidc else None,
+            mechanism=self.mechanism,
             username=self.sasl_username if password else None,
             password=self.sasl_password if password else None,
-            oidc=oidc,
+            oidc=self.oidc(),
             max_message_bytes=int(self.max_message_bytes),
             compression=None if self.compression == "none" else self.compression,
             acks=acks[self.required_acks],
@@ -382,53 +291,3 @@ class KafkaConnectionSettings(Settings):
                 yield "excludeHeaderMetaRegex", f"is not a regular expression: {exc}"
         if self.session_timeout <= self.heartbeat_interval:
             yield "heartbeatInterval", "must be shorter than sessionTimeout; a third of it is usual"
-        yield from self._check_login()
-
-    def _check_login(self) -> Iterable[tuple[str, str]]:
-        login = self.login
-        if self.auth_type is None and self.auth_required is None:
-            yield "authType", f"is required; one of {', '.join(AUTH_TYPES)}"
-            return
-        if login == "awsiam":
-            yield "authType", _NO_AWS
-        needs: dict[str, tuple[tuple[str, object], ...]] = {
-            "password": (("saslUsername", self.sasl_username), ("saslPassword", self.sasl_password)),
-            "mtls": (("clientCert", self.client_cert), ("clientKey", self.client_key)),
-            "certificate": (("caCert", self.ca_cert or (self.skip_verify or None)),),
-            "oidc": (
-                ("oidcTokenEndpoint", self.oidc_token_endpoint),
-                ("oidcClientID", self.oidc_client_id),
-                ("oidcClientSecret", self.oidc_client_secret),
-            ),
-            "oidc_private_key_jwt": (
-                ("oidcTokenEndpoint", self.oidc_token_endpoint),
-                ("oidcClientID", self.oidc_client_id),
-                ("oidcClientAssertionCert", self.oidc_assertion_cert),
-                ("oidcClientAssertionKey", self.oidc_assertion_key),
-            ),
-        }
-        for name, value in needs.get(login, ()):
-            if value is None:
-                yield name, f"is required with authType {login}"
-        if login == "mtls" and self.ca_cert is None and not self.skip_verify:
-            yield "caCert", "is required with authType mtls, unless skipVerify is set"
-        if login in ("mtls", "certificate") and self.disable_tls:
-            yield "disableTls", f"cannot be true with authType {login}, which is nothing without TLS"
-        if (self.client_cert is None) != (self.client_key is None):
-            yield "clientKey" if self.client_key is None else "clientCert", "is missing: the two belong together"
-        unencrypted = login == "none" or self.disable_tls
-        given = [
-            name
-            for name, value in (
-                ("caCert", self.ca_cert),
-                ("clientCert", self.client_cert),
-                ("skipVerify", self.skip_verify or None),
-            )
-            if value is not None
-        ]
-        if unencrypted and given:
-            what = "authType none" if login == "none" else "disableTls"
-            yield given[0], f"has no effect with {what}; use authType certificate or mtls, or remove it"
-        for name, value in (("saslUsername", self.sasl_username), ("saslPassword", self.sasl_password)):
-            if value is not None and login == "none":
-                yield name, "has no effect with authType none; use authType password, or remove it"
