@@ -61,7 +61,7 @@ class KafkaCluster(KafkaBackend):
 
     def wait_ready(self) -> None:
         super().wait_ready()
-        everyone = {node.ports["PLAINTEXT"] for node in self.nodes}
+        everyone = {node.advertised["PLAINTEXT"] for node in self.nodes}
         for node in self.nodes:
             _wait(node, everyone)
 
@@ -71,7 +71,7 @@ class KafkaCluster(KafkaBackend):
 
     def at(self, listener: Listener) -> tuple[str, ...]:
         """Return `host:port` of each broker's listener of that kind."""
-        return tuple(f"{LOOPBACK}:{node.ports[listener]}" for node in self.nodes)
+        return tuple(f"{LOOPBACK}:{node.advertised[listener]}" for node in self.nodes)
 
     @property
     def login(self) -> Login:

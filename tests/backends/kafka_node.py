@@ -53,6 +53,10 @@ class KafkaOptions:
     listeners: tuple[Listener, ...] = ("PLAINTEXT",)
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further lines of server.properties, by name."""
+    port: int | None = None
+    """The port of the only broker; None for any."""
+    advertised: int | None = None
+    """The port at which the only broker says it is, that of a proxy before it; None for its own."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class KafkaNode(Process):
     def __init__(self, number: int, folder: Path, options: KafkaOptions, login: Login | None) -> None:
         self.number = number
         self.ports = {name: free_port() for name in options.listeners}
+        if options.port is not None:
+            self.ports["PLAINTEXT"] = options.port
         self.controller = free_port()
         self._options = options
         self._login = login
@@ -81,6 +87,12 @@ class KafkaNode(Process):
         super().__init__(
             f"kafka-{number}", java("kafka.Kafka", self._log4j, self.settings), folder=home, check=self._serves
         )
+
+    @property
+    def advertised(self) -> dict[Listener, int]:
+        """The ports at which clients are told to find it."""
+        behind = self._options.advertised
+        return self.ports if behind is None else {**self.ports, "PLAINTEXT": behind}
 
     def configure(self, cluster: str, nodes: Sequence[KafkaNode]) -> None:
         """Write the settings and format the storage."""
@@ -117,7 +129,7 @@ class KafkaNode(Process):
             "controller.quorum.voters": ",".join(f"{node.number}@{LOOPBACK}:{node.controller}" for node in nodes),
             "controller.listener.names": "CONTROLLER",
             "listeners": ",".join([*listeners, f"CONTROLLER://{LOOPBACK}:{self.controller}"]),
-            "advertised.listeners": ",".join(listeners),
+            "advertised.listeners": ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in self.advertised.items()),
             "listener.security.protocol.map": ",".join([*protocols, "CONTROLLER:PLAINTEXT"]),
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(self.folder / "data"),
@@ -179,7 +191,7 @@ class KafkaNode(Process):
 
     def _serves(self, pid: int) -> None:
         brokers = known_brokers(self.ports["PLAINTEXT"])
-        if self.ports["PLAINTEXT"] not in brokers:
+        if self.advertised["PLAINTEXT"] not in brokers:
             raise NotReady(f"{self.name} does not know itself yet")
 
 

@@ -74,6 +74,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._changed = asyncio.Event()
         self._commits: Commits | None = None
         self._wake: Future[None] | None = None
+        self._full: list[Partition] = []
         self._tasks: list[Task[None]] = []
         self._stopped = False
 
@@ -144,8 +145,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     def taken(self) -> None:
         """Messages were taken from the buffers: fetch again if there is much room."""
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        if self._full and self._wake is not None and not self._wake.done():
+            half = self._options.buffer // 2
+            if any(one.buffered <= half for one in self._full):
+                self._wake.set_result(None)
 
     def settled(self, consumer: KafkaConsumer) -> None:
         """Messages were finished: commit soon, and let those look again who waited for a partition."""
@@ -283,7 +286,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
     async def _poll(self, client: AIOKafkaConsumer) -> None:
         loop, limit = asyncio.get_running_loop(), self._options.buffer
         while True:
-            wanted = [one.tp for one in self._partitions.values() if not one.revoking and one.buffered < limit]
+            ours = [one for one in self._partitions.values() if not one.revoking]
+            wanted = [one.tp for one in ours if one.buffered < limit]
+            self._full = [one for one in ours if one.buffered >= limit]
             wake = self._wake = loop.create_future()
             if self._partitions and not wanted:
                 await asyncio.wait((wake,), timeout=1.0)
