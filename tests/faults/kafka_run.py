@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
@@ -22,6 +21,8 @@ from tests.faults.kafka_worker import Terms
 
 _WORKER = Path(__file__).with_name("kafka_worker.py")
 PATIENCE = 60.0
+STANDSTILL = 20.0
+"""After how many seconds without a new message what is missing counts as lost."""
 RESUME_SECONDS = 10.0
 """How long after the broker's return consumption may take to go on by itself."""
 
@@ -136,12 +137,15 @@ class Run:
         return sorted((entry["at"], entry["got"]) for one in self.of("consume") for entry in one.entries("got"))
 
     async def finish(self) -> Counts:
-        """End the publishers, wait until all is consumed, end the consumers, and count."""
+        """End the publishers, wait while messages arrive, end the consumers, and count."""
         for worker in self.of("publish"):
             await worker.end()
         sent = self.sent()
-        with contextlib.suppress(TimeoutError):
-            await until(lambda: sent.keys() <= {one for _, one in self.got()}, "messages are missing")
+        count, since = -1, time.monotonic()
+        while not sent.keys() <= (got := {one for _, one in self.got()}) and time.monotonic() < since + STANDSTILL:
+            if len(got) != count:
+                count, since = len(got), time.monotonic()
+            await asyncio.sleep(0.3)
         await asyncio.gather(*(worker.end() for worker in self.of("consume") if worker.running))
         return self.count()
 

@@ -56,7 +56,7 @@ async def test_three_members_join_and_leave_and_nothing_is_lost_or_doubled(run: 
 async def test_sigterm_at_random_moments_loses_and_doubles_nothing(run: Run) -> None:
     chance = random.Random(4)
     await run.start("consume", handling=0.01)
-    await run.start("publish")
+    await run.start("publish", pause=0.02)
     for _ in range(6):
         leaving = await run.start("consume", handling=0.01)
         await asyncio.sleep(chance.uniform(0.2, 2.5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Task
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -13,20 +12,17 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError
 
 from .client import Access
+from .lifecycle import start, stop_consumer, to_its_end
 from .options import ConsumerOptions
-from .producer import start
 
-__all__ = ["start_clients", "stop_client"]
+__all__ = ["start_clients", "stop_clients"]
 
-STOP_SECONDS = 3.0
 _NEVER_MS = 2**31 - 1
 _STRATEGIES = {
     "range": RangePartitionAssignor,
     "roundrobin": RoundRobinPartitionAssignor,
     "sticky": StickyPartitionAssignor,
 }
-
-_abandoned: set[Task[None]] = set()
 
 
 async def start_clients(
@@ -62,22 +58,13 @@ async def start_clients(
         await start(member)
         await start(lookup)
     except BaseException as exc:
-        await asyncio.gather(stop_client(member), stop_client(lookup))
+        await to_its_end(stop_clients(member, lookup), "give up Kafka consumers")
         if isinstance(exc, KafkaError):
             raise await access.explain(exc) from None
         raise
     return member, lookup
 
 
-async def stop_client(client: AIOKafkaConsumer) -> None:
-    """Leave the group and disconnect; a client that waits for brokers that are gone is left behind."""
-    stopping = asyncio.get_running_loop().create_task(client.stop(), name="lapel stop Kafka consumer")
-    _abandoned.add(stopping)
-    stopping.add_done_callback(_ended)
-    await asyncio.wait((stopping,), timeout=STOP_SECONDS)
-
-
-def _ended(task: Task[None]) -> None:
-    _abandoned.discard(task)
-    if not task.cancelled():
-        task.exception()
+async def stop_clients(*clients: AIOKafkaConsumer) -> None:
+    """Leave the group and disconnect. Bounded."""
+    await asyncio.gather(*map(stop_consumer, clients))

@@ -18,7 +18,7 @@ from lapel.delivery import Delivery, Ordering
 from lapel.errors import LapelError, UnavailableError
 
 from .arming import Arming
-from .clients import start_clients, stop_client
+from .clients import start_clients, stop_clients
 from .commits import Commits
 from .consumer import KafkaConsumer
 from .errors import translate
@@ -265,7 +265,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         if self.failure is None and self._commits is not None:
             await self._commits.now(_LAST_COMMIT_SECONDS)
         if self._client is not None and self._arming is not None:
-            await asyncio.gather(self._arming.close(), stop_client(self._client), stop_client(self._arming.lookup))
+            await asyncio.gather(self._arming.close(), stop_clients(self._client, self._arming.lookup))
         for tp in list(self._partitions):
             self._drop(tp)
 

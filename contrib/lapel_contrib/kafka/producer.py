@@ -8,7 +8,7 @@ from asyncio import CancelledError, Future, Task
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidProducerEpoch,
     KafkaError,
@@ -24,16 +24,14 @@ from lapel.errors import ClosedError, InvalidArgumentError, LapelError, Unavaila
 
 from .client import Access
 from .errors import not_stored, translate
+from .lifecycle import start, stop_producer, to_its_end
 from .options import KafkaOptions
 from .records import Outgoing, partition_of
 
-__all__ = ["BATCH_BYTES", "KafkaProducer", "ProducerLease", "start"]
+__all__ = ["BATCH_BYTES", "KafkaProducer", "ProducerLease"]
 
 BATCH_BYTES = 256 * 1024
 """Most bytes of one partition that share a request. The client's own 16 KiB would hold a single larger message."""
-STOP_SECONDS = 3.0
-START_GRACE = 1.0
-"""Seconds that a start has to come to its end when nobody wants it any more."""
 _BROKEN = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
 """After one of these a producer sends nothing any more."""
 
@@ -153,7 +151,7 @@ class KafkaProducer:
         try:
             await start(producer)
         except BaseException as exc:
-            await _stop(producer)
+            await to_its_end(stop_producer(producer), "give up Kafka producer")
             if isinstance(exc, KafkaError):
                 raise await self.access.explain(exc) from None
             raise
@@ -205,41 +203,9 @@ class KafkaProducer:
         self._retire(producer)
 
     def _retire(self, producer: AIOKafkaProducer) -> None:
-        task = asyncio.create_task(_stop(producer), name="lapel stop Kafka producer")
+        task = asyncio.create_task(stop_producer(producer), name="lapel stop Kafka producer")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
-
-
-async def start(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Start a client. One that is cancelled on the way would leave connections behind, so it is let come to an end."""
-    starting = asyncio.create_task(client.start(), name="lapel start Kafka client")
-    try:
-        await asyncio.shield(starting)
-    except CancelledError:
-        await asyncio.wait((starting,), timeout=START_GRACE)
-        if not starting.done():
-            starting.cancel()
-        elif not starting.cancelled():
-            starting.exception()
-        raise
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Stop a producer. The client's own way waits for ever for brokers that are gone."""
-    stopping = asyncio.create_task(producer.stop(), name="lapel flush Kafka producer")
-    await asyncio.wait((stopping,), timeout=STOP_SECONDS)
-    if stopping.done():
-        stopping.exception()
-        return
-    stopping.cancel()
-    ending = asyncio.create_task(_abort(producer), name="lapel abort Kafka producer")
-    await asyncio.wait((stopping, ending), timeout=1.0)
-
-
-async def _abort(producer: AIOKafkaProducer) -> None:
-    # There is no public way to give up on what was not sent.
-    await producer.client.close()
-    await producer._sender.close()
 
 
 class ProducerLease:
