@@ -94,7 +94,7 @@ async def _ours(bus: PubSub, topic: str, group: str, concurrency: int) -> float:
 
 
 async def _faststream(servers: list[str], topic: str, group: str) -> float:
-    broker = KafkaBroker(servers)
+    broker = KafkaBroker(servers, logger=None)
     counter = Counter()
 
     @broker.subscriber(topic, group_id=group, auto_offset_reset="earliest")
@@ -111,7 +111,7 @@ async def _faststream(servers: list[str], topic: str, group: str) -> float:
 async def _publishing(bus: PubSub, servers: list[str], found: dict[str, Pairs]) -> None:
     options: dict[str, Any] = {"bootstrap_servers": servers, "acks": "all", "enable_idempotence": True}
     producer = AIOKafkaProducer(**options, max_batch_size=BATCH_BYTES)
-    broker = KafkaBroker(servers, acks="all", enable_idempotence=True, max_batch_size=BATCH_BYTES)
+    broker = KafkaBroker(servers, acks="all", enable_idempotence=True, max_batch_size=BATCH_BYTES, logger=None)
     await producer.start()
     await broker.start()
 

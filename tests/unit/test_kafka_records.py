@@ -14,7 +14,7 @@ from lapel_contrib.kafka.component_settings import KafkaPubSubSettings
 from lapel_contrib.kafka.records import Outgoing, Reading, RecordMetadata, encode, partition_of
 
 
-def out(data: bytes = b"x", *, key: str | None = None, content_type: str | None = None, **metadata: str) -> Outgoing:
+def out(data: Any = b"x", *, key: Any = None, content_type: Any = None, **metadata: str) -> Outgoing:
     return encode("t", data, key, content_type, metadata, exclude=None, limit=10_000)
 
 

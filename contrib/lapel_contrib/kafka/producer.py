@@ -32,6 +32,8 @@ __all__ = ["BATCH_BYTES", "KafkaProducer", "ProducerLease"]
 
 BATCH_BYTES = 256 * 1024
 """Most bytes of one partition that share a request. The client's own 16 KiB would hold a single larger message."""
+LOOK_SECONDS = 1.0
+"""How long the partitions of a topic are taken to be what they were."""
 _BROKEN = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
 """After one of these a producer sends nothing any more."""
 
@@ -53,6 +55,8 @@ class KafkaProducer:
         self._renewing: Task[None] | None = None
         self._stopping: set[Task[None]] = set()
         self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._partitions: dict[str, tuple[float, list[int], list[int]]] = {}
 
     @classmethod
     async def open(cls, options: KafkaOptions) -> KafkaProducer:
@@ -81,7 +85,18 @@ class KafkaProducer:
     async def publish(self, record: Outgoing) -> None:
         """Return when the broker has acknowledged the record."""
         producer = self.sdk
-        stored = await self._hand_over(producer, record)
+        try:
+            stored = await producer.send(
+                record.topic,
+                record.value,
+                key=record.key,
+                partition=await self._checked(producer, record)
+                if record.partition is not None
+                else self._choose(record),
+                headers=record.headers,
+            )
+        except (CancelledError, KafkaError, AssertionError) as exc:
+            raise self._not_sent(producer, record, exc) from None
         try:
             await stored
         except KafkaError as exc:
@@ -159,28 +174,48 @@ class KafkaProducer:
 
     async def _hand_over(self, producer: AIOKafkaProducer, record: Outgoing) -> Future[Any]:
         try:
-            if record.partition is not None:
-                known = await producer.partitions_for(record.topic)
-                if record.partition not in known:
-                    raise InvalidArgumentError(
-                        f"topic {record.topic!r} has no partition {record.partition}; it has {len(known)}"
-                    )
+            number = await self._checked(producer, record) if record.partition is not None else self._choose(record)
             stored: Future[Any] = await producer.send(
-                record.topic,
-                record.value,
-                key=record.key,
-                partition=record.partition,
-                headers=record.headers,
+                record.topic, record.value, key=record.key, partition=number, headers=record.headers
             )
-        except CancelledError as exc:
-            mark_not_sent(exc)
-            raise
-        except _BROKEN:
-            self._renew(producer)
-            raise UnavailableError(f"{self.place}: the producer is being replaced; nothing was sent") from None
-        except KafkaError as exc:
-            raise translate(exc, f"{self.place}, topic {record.topic!r}") from None
+        except (CancelledError, KafkaError, AssertionError) as exc:
+            raise self._not_sent(producer, record, exc) from None
         return stored
+
+    def _choose(self, record: Outgoing) -> int | None:
+        """Choose a partition; None, which leaves it to the client, while the topic is new to us."""
+        now = self._loop.time()
+        known = self._partitions.get(record.topic)
+        if known is None or now > known[0]:
+            cluster = self.sdk.client.cluster
+            every = cluster.partitions_for_topic(record.topic)
+            if not every:
+                return None
+            available = cluster.available_partitions_for_topic(record.topic) or every
+            known = self._partitions[record.topic] = (now + LOOK_SECONDS, sorted(every), sorted(available))
+        return partition_of(record.key, known[1], known[2])
+
+    async def _checked(self, producer: AIOKafkaProducer, record: Outgoing) -> int:
+        known = await producer.partitions_for(record.topic)
+        if record.partition is None or record.partition not in known:
+            raise InvalidArgumentError(
+                f"topic {record.topic!r} has no partition {record.partition}; it has {len(known)}"
+            )
+        return record.partition
+
+    def _not_sent(self, producer: AIOKafkaProducer, record: Outgoing, exc: BaseException) -> BaseException:
+        """Return what to raise for a record that the client did not take."""
+        if isinstance(exc, CancelledError):
+            mark_not_sent(exc)
+            return exc
+        if isinstance(exc, AssertionError):
+            # What the client says of a partition that it does not know any more.
+            self._partitions.pop(record.topic, None)
+            return UnavailableError(f"{self.place}: topic {record.topic!r} was made anew; nothing was sent")
+        if isinstance(exc, _BROKEN):
+            self._renew(producer)
+            return UnavailableError(f"{self.place}: the producer is being replaced; nothing was sent")
+        return translate(exc, f"{self.place}, topic {record.topic!r}")
 
     def _failed(self, producer: AIOKafkaProducer, error: BaseException) -> LapelError:
         # A batch that was refused leaves a gap in the sequence, after which the broker takes no other one.

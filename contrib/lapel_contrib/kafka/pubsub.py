@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 
@@ -80,8 +80,9 @@ class KafkaPubSub(PubSubDriver[KafkaPubSubSettings]):
             return self._lease.producer.sdk  # type: ignore[no-any-return]  # aiokafka has no types
         return super().unwrap(kind)
 
-    async def publish(self, request: PublishRequest) -> None:
-        await self._lease.producer.publish(self._encode(request))
+    def publish(self, request: PublishRequest) -> Coroutine[Any, Any, None]:
+        # Not a coroutine function: one frame less on the way of every message.
+        return self._lease.producer.publish(self._encode(request))
 
     async def bulk_publish(self, request: BulkPublishRequest) -> Sequence[LapelError | None]:
         records: list[Outgoing | LapelError] = []

@@ -38,6 +38,9 @@ OVERHEAD: Final = 128
 NULL: Final = b"null"
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _NO_METADATA: Mapping[str, str] = {}
+_MOST_KNOWN: Final = 10_000
+_known_topics: set[str] = set()
+"""Topics whose names were looked at before."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +69,10 @@ def encode(
     data under a key, make a tombstone. Raises `InvalidArgumentError` for what no broker takes, and `UnsupportedError`
     for Avro.
     """
-    check_topic(topic)
+    if topic not in _known_topics:
+        check_topic(topic)
+        if len(_known_topics) < _MOST_KNOWN:
+            _known_topics.add(topic)
     headers: list[tuple[str, bytes]] = []
     size = len(data)
     partition: int | None = None
