@@ -16,12 +16,14 @@ from ..component import Component, ComponentOptions, Health
 from ..concealment import raise_for
 from ..delivery import (
     Backoff,
+    Consumer,
     Dispatcher,
     DispatchPolicy,
     Held,
     Ordering,
     Outcome,
     Reply,
+    Revoked,
     Supervisor,
     inside_handler,
 )
@@ -152,11 +154,18 @@ class InputBinding(Component[BindingDriver[Any]]):
             )
         except LapelError as exc:
             raise self._invalid(exc.message, "read") from None
+        request = ReadRequest(concurrency, metadata)
+
+        async def arm(revoked: Revoked) -> Consumer:
+            consumer = await self._driver.read(request)
+            consumer.on_revoked = revoked
+            return consumer
+
         dispatcher = Dispatcher(
             self._handler(handler), policy, name=self.name, logger=self._driver.context.logger, owner=self
         )
         supervisor = Supervisor(
-            lambda revoked: self._driver.read(ReadRequest(concurrency, metadata, revoked)),
+            arm,
             dispatcher,
             arm_timeout=self.options.init_timeout.total_seconds(),
             on_tick=lambda: self._measure(supervisor),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 
 import msgspec
-
-from ..delivery import Delivery
-from ..delivery.consumer import Revoked
 
 __all__ = ["BindingEvent", "BindingResponse", "InvokeRequest", "ReadRequest"]
 
@@ -45,19 +42,11 @@ class BindingResponse(msgspec.Struct, frozen=True):
             await close()
 
 
-async def _nothing_to_let_go(deliveries: Sequence[Delivery], seconds: float) -> None:
-    """Stand in for a reader that need not be told."""
-
-
 class ReadRequest(msgspec.Struct, frozen=True):
-    """Start an input binding. `prefetch` is how many events the dispatcher means to hold at once.
-
-    `revoked` is to be called when events are taken away (a rebalance).
-    """
+    """Start an input binding. `prefetch` is how many events the dispatcher means to hold at once."""
 
     prefetch: int
     metadata: Mapping[str, str] = NO_METADATA
-    revoked: Revoked = _nothing_to_let_go
 
 
 class BindingEvent(msgspec.Struct, frozen=True, kw_only=True):

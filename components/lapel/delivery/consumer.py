@@ -31,6 +31,10 @@ class Consumer(ABC):
     """Whether a settlement of RETRY brings the delivery back after its delay. Where false, the dispatcher keeps a
     failed delivery and runs its handler again itself, as it also does for ordered ones and where nobody counts."""
 
+    on_revoked: Revoked | None = None
+    """What to call when deliveries are taken away (a rebalance); set on the consumers of input bindings, and part of
+    the request of subscriptions."""
+
     ends: bool = False
     """True once a source that comes to an end has given everything; `receive` then returns nothing."""
 
