@@ -23,6 +23,8 @@ POM = Path(__file__).with_name("kafka-pom.xml")
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _JAVA = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _METADATA_REQUEST = 3
+_PATIENCE = 120.0
+"""Seconds; a Java that shares its processors with many others starts slowly."""
 _LOG4J = """\
 status = error
 appender.out.type = Console
@@ -85,7 +87,11 @@ class KafkaNode(Process):
         self.settings = home / "server.properties"
         self._log4j = home / "log4j2.properties"
         super().__init__(
-            f"kafka-{number}", java("kafka.Kafka", self._log4j, self.settings), folder=home, check=self._serves
+            f"kafka-{number}",
+            java("kafka.Kafka", self._log4j, self.settings),
+            folder=home,
+            check=self._serves,
+            patience=_PATIENCE,
         )
 
     @property

@@ -108,5 +108,5 @@ class KafkaBinding(BindingDriver[KafkaBindingSettings]):
             settings.consumer_group,
             frozenset(settings.topics),
             ordering=Ordering.NONE,
-            revoked=request.revoked,
+            revoked=None,
         )

@@ -46,7 +46,7 @@ class KafkaConsumer(Consumer):
         self.ordering = ordering
         self.rivals = False
         """Whether others take from the same topics, and an order is to be kept by them or by us."""
-        self.revoked = revoked
+        self.on_revoked = revoked
         self._member = member
         self._reading = reading
         self._waiter: asyncio.Future[None] | None = None

@@ -393,9 +393,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             for consumer, delivery in partition.held.values():
                 held.setdefault(consumer, []).append(delivery)
         waits = [
-            consumer.revoked(deliveries, seconds)
+            consumer.on_revoked(deliveries, seconds)
             for consumer, deliveries in held.items()
-            if consumer.revoked is not None
+            if consumer.on_revoked is not None
         ]
         await asyncio.gather(*waits, return_exceptions=True)
 
