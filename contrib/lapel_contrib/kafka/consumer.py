@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +19,7 @@ from .records import NULL, Reading, RecordMetadata, content_type_of
 if TYPE_CHECKING:
     from .member import Member
 
-__all__ = ["Handle", "KafkaConsumer"]
+__all__ = ["Handle", "KafkaConsumer", "note_rivals"]
 
 
 class Handle(msgspec.Struct, frozen=True, gc=False):
@@ -179,3 +179,14 @@ class KafkaConsumer(Consumer):
             self._closing = asyncio.create_task(self._member.detach(self), name="lapel leave Kafka group")
             self.wake()
         await asyncio.shield(self._closing)
+
+
+def note_rivals(consumers: Set[KafkaConsumer]) -> None:
+    """Tell each consumer of a member whether it has to look at what others hold."""
+    for one in consumers:
+        one.rivals = any(
+            not one.topics.isdisjoint(other.topics)
+            and (one.ordering is not Ordering.NONE or other.ordering is not Ordering.NONE)
+            for other in consumers
+            if other is not one
+        )

@@ -14,13 +14,13 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
-from lapel.delivery import Delivery, Ordering
+from lapel.delivery import Delivery
 from lapel.errors import LapelError, UnavailableError
 
 from .arming import Arming
 from .clients import start_clients, stop_clients
 from .commits import Commits
-from .consumer import KafkaConsumer
+from .consumer import KafkaConsumer, note_rivals
 from .errors import translate
 from .offsets import Committed, fetch_committed, read_note, start_offsets
 from .options import ConsumerOptions
@@ -94,7 +94,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             if self._stopped:
                 raise UnavailableError(f"{self._place}: the member has just left; subscribe again")
             self._consumers.add(consumer)
-            self._note_rivals()
+            note_rivals(self._consumers)
             self._changed.set()
             if missing:
                 await self._resolved(arming, missing)
@@ -110,7 +110,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 if holder is consumer:
                     partition.give_back(delivery.handle.record)
         self._consumers.discard(consumer)
-        self._note_rivals()
+        note_rivals(self._consumers)
         self.returned(consumer)
         if self._consumers and self.failure is None and self._commits is not None:
             await self._commits.now(_LAST_COMMIT_SECONDS)
@@ -124,15 +124,6 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     def _topics(self) -> frozenset[str]:
         return frozenset[str]().union(*(consumer.topics for consumer in self._consumers))
-
-    def _note_rivals(self) -> None:
-        for one in self._consumers:
-            one.rivals = any(
-                not one.topics.isdisjoint(other.topics)
-                and (one.ordering is not Ordering.NONE or other.ordering is not Ordering.NONE)
-                for other in self._consumers
-                if other is not one
-            )
 
     def partitions_of(self, consumer: KafkaConsumer) -> Iterable[Partition]:
         """Return the partitions of its topics that we were given, another one first each time."""
