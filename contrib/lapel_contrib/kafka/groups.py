@@ -8,12 +8,15 @@ import logging
 from lapel.delivery import Ordering, Revoked
 
 from .consumer import KafkaConsumer
+from .lifecycle import all_ended
 from .member import Member
 from .options import ConsumerOptions
 from .producer import KafkaProducer
 from .records import Reading
 
 __all__ = ["Groups"]
+
+_LEFT_SECONDS = 0.5
 
 
 class Groups:
@@ -52,6 +55,7 @@ class Groups:
     async def close(self) -> None:
         """Close all consumers and leave all groups."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
+        await all_ended(_LEFT_SECONDS)
 
     def _ended(self, member: Member) -> None:
         if self._members.get(member.group) is member:

@@ -9,12 +9,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-__all__ = ["start", "stop_consumer", "stop_producer", "to_its_end"]
+__all__ = ["all_ended", "start", "stop_consumer", "stop_producer", "to_its_end"]
 
 START_GRACE = 1.0
 """Seconds that a start has to come to its end when nobody wants it any more."""
-STOP_SECONDS = 3.0
-ABORT_SECONDS = 1.0
+STOP_SECONDS = 1.5
+"""Seconds for a polite end; with what comes before it, less than a component gives its driver."""
+ABORT_SECONDS = 0.5
 
 _running: set[Task[Any]] = set()
 
@@ -25,6 +26,14 @@ async def to_its_end(work: Coroutine[Any, Any, None], name: str) -> None:
     _running.add(task)
     task.add_done_callback(_ended)
     await asyncio.shield(task)
+
+
+async def all_ended(seconds: float = STOP_SECONDS) -> None:
+    """Wait for what was left to go on by itself on this event loop, at most so long."""
+    loop = asyncio.get_running_loop()
+    own = [task for task in _running if task.get_loop() is loop and task is not asyncio.current_task()]
+    if own:
+        await asyncio.wait(own, timeout=seconds)
 
 
 async def start(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:

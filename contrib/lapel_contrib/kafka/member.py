@@ -29,7 +29,7 @@ from .producer import KafkaProducer
 
 __all__ = ["Member"]
 
-_LAST_COMMIT_SECONDS = 1.5
+_LAST_COMMIT_SECONDS = 1.0
 _POLL_MS = 1000
 _CHANGE_PAUSE = 0.01
 _CHANGE_SECONDS = 2.0
@@ -252,7 +252,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+            await asyncio.wait(self._tasks, timeout=0.5)
         if self.failure is None and self._commits is not None:
             await self._commits.now(_LAST_COMMIT_SECONDS)
         if self._client is not None and self._arming is not None:
