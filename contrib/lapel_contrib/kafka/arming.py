@@ -21,6 +21,7 @@ __all__ = ["Arming"]
 
 MEMBER_SECONDS = 1.0
 """How long to try to commit as a member while the group is being shared out."""
+CLOSE_SECONDS = 0.3
 _PAUSE = 0.05
 _TOGETHER = 1000
 
@@ -52,7 +53,7 @@ class Arming:
 
     async def close(self) -> None:
         """Give up on what is under way."""
-        await self._topics.close(0.0)
+        await self._topics.close(CLOSE_SECONDS)
 
     async def is_settled(self, partitions: Collection[TopicPartition]) -> bool:
         """Tell whether all of these have a committed offset by now."""

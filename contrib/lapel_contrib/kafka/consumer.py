@@ -54,6 +54,11 @@ class KafkaConsumer(Consumer):
         self._closing: asyncio.Task[None] | None = None
 
     @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing is not None
+
+    @property
     def gone(self) -> bool:
         """Whether all of `close` is done."""
         return self._closing is not None and self._closing.done()

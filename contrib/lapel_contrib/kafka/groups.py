@@ -8,7 +8,7 @@ import logging
 from lapel.delivery import Ordering, Revoked
 
 from .consumer import KafkaConsumer
-from .lifecycle import all_ended
+from .lifecycle import all_ended, to_its_end
 from .member import Member
 from .options import ConsumerOptions
 from .producer import KafkaProducer
@@ -48,7 +48,7 @@ class Groups:
         try:
             await member.attach(consumer)
         except BaseException:
-            await consumer.close()
+            await to_its_end(_give_up(member, consumer), f"give up subscription in Kafka group {group}")
             raise
         return consumer
 
@@ -60,3 +60,9 @@ class Groups:
     def _ended(self, member: Member) -> None:
         if self._members.get(member.group) is member:
             del self._members[member.group]
+
+
+async def _give_up(member: Member, consumer: KafkaConsumer) -> None:
+    await consumer.close()
+    # It may have been closed before by somebody else, who then saw it being attached.
+    await member.leave_if_alone()

@@ -91,8 +91,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             async with self._lock:
                 arming = await self._start()
             missing = await arming.arm(consumer.topics)
-            if self._stopped:
-                raise UnavailableError(f"{self._place}: the member has just left; subscribe again")
+            if self._stopped or consumer.closing:
+                raise UnavailableError(f"{self._place}: the subscription was closed while it was made")
             self._consumers.add(consumer)
             note_rivals(self._consumers)
             self._changed.set()
@@ -118,6 +118,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             for tp in [tp for tp in self._partitions if tp.topic not in topics]:
                 self._drop(tp)
             self._changed.set()
+        await self.leave_if_alone()
+
+    async def leave_if_alone(self) -> None:
+        """Leave the group when there is no consumer, and none is being attached."""
         async with self._lock:
             if not self._consumers and not self._attaching:
                 await self._stop()
@@ -151,10 +155,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     def returned(self, consumer: KafkaConsumer) -> None:
         """Messages were handed back: others may have them now."""
-        for other in self._consumers:
-            if other is not consumer:
-                other.wake()
-        consumer.wake()
+        for other in self._consumers | {consumer}:
+            other.wake()
 
     async def lag(self, consumer: KafkaConsumer) -> int | None:
         """Return how many messages wait in our partitions of its topics; before we have any, in all of them."""
@@ -256,7 +258,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         if self.failure is None and self._commits is not None:
             await self._commits.now(_LAST_COMMIT_SECONDS)
         if self._client is not None and self._arming is not None:
-            await asyncio.gather(self._arming.close(), stop_clients(self._client, self._arming.lookup))
+            await self._arming.close()
+            await stop_clients(self._client, self._arming.lookup)
         for tp in list(self._partitions):
             self._drop(tp)
 
@@ -327,14 +330,14 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         leaving = list(self._partitions.values())
         if revoked:
             self.rebalances += 1
-        for partition in leaving:
-            partition.revoking = True
+        for one in leaving:
+            one.revoking = True
         await self._let_go(leaving, self._patience())
         if self._commits is not None:
             await self._commits.now(_LAST_COMMIT_SECONDS)
-        for partition in leaving:
-            if self._partitions.get(partition.tp) is partition:
-                self._drop(partition.tp)
+        for one in leaving:
+            if self._partitions.get(one.tp) is one:
+                self._drop(one.tp)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Begin with what the group gave us. Called by the client."""
