@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import CancelledError, Future, Task
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidProducerEpoch,
@@ -17,6 +18,7 @@ from aiokafka.errors import (
     ProducerFenced,
     UnknownProducerId,
 )
+from aiokafka.structs import TopicPartition
 
 from lapel.coalesce import mark_not_sent
 from lapel.driver import SharedClients
@@ -41,6 +43,15 @@ _BROKEN = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, Produ
 logging.getLogger("aiokafka.producer.producer").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
+class _Known(msgspec.Struct, gc=False):
+    """The partitions of a topic, as they were a moment ago."""
+
+    until: float
+    every: list[int]
+    available: list[int]
+    places: dict[int, TopicPartition]
+
+
 class KafkaProducer:
     """Publishes records; concurrent calls share requests. Calls may overlap and belong to one event loop.
 
@@ -56,7 +67,8 @@ class KafkaProducer:
         self._stopping: set[Task[None]] = set()
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._partitions: dict[str, tuple[float, list[int], list[int]]] = {}
+        self._partitions: dict[str, _Known] = {}
+        self._timeout = access.arguments()["request_timeout_ms"] / 1000
 
     @classmethod
     async def open(cls, options: KafkaOptions) -> KafkaProducer:
@@ -86,15 +98,7 @@ class KafkaProducer:
         """Return when the broker has acknowledged the record."""
         producer = self.sdk
         try:
-            stored = await producer.send(
-                record.topic,
-                record.value,
-                key=record.key,
-                partition=await self._checked(producer, record)
-                if record.partition is not None
-                else self._choose(record),
-                headers=record.headers,
-            )
+            stored = await self._send(producer, record)
         except (CancelledError, KafkaError, AssertionError) as exc:
             raise self._not_sent(producer, record, exc) from None
         try:
@@ -174,26 +178,48 @@ class KafkaProducer:
 
     async def _hand_over(self, producer: AIOKafkaProducer, record: Outgoing) -> Future[Any]:
         try:
-            number = await self._checked(producer, record) if record.partition is not None else self._choose(record)
-            stored: Future[Any] = await producer.send(
-                record.topic, record.value, key=record.key, partition=number, headers=record.headers
-            )
+            stored: Future[Any] = await self._send(producer, record)
         except (CancelledError, KafkaError, AssertionError) as exc:
             raise self._not_sent(producer, record, exc) from None
         return stored
 
-    def _choose(self, record: Outgoing) -> int | None:
+    def _send(self, producer: AIOKafkaProducer, record: Outgoing) -> Coroutine[Any, Any, Future[Any]]:
+        """Hand a record to the client, to be awaited at once."""
+        place = self._choose(record) if record.partition is None else None
+        if place is None:
+            return self._send_carefully(producer, record)
+        # What the client's `send` does for a topic that it knows, without looking everything up again for each message.
+        sending: Coroutine[Any, Any, Future[Any]] = producer._message_accumulator.add_message(
+            place, record.key, record.value, self._timeout, headers=record.headers
+        )
+        return sending
+
+    async def _send_carefully(self, producer: AIOKafkaProducer, record: Outgoing) -> Future[Any]:
+        number = None if record.partition is None else await self._checked(producer, record)
+        stored: Future[Any] = await producer.send(
+            record.topic, record.value, key=record.key, partition=number, headers=record.headers
+        )
+        return stored
+
+    def _choose(self, record: Outgoing) -> TopicPartition | None:
         """Choose a partition; None, which leaves it to the client, while the topic is new to us."""
         now = self._loop.time()
         known = self._partitions.get(record.topic)
-        if known is None or now > known[0]:
+        if known is None or now > known.until:
             cluster = self.sdk.client.cluster
             every = cluster.partitions_for_topic(record.topic)
             if not every:
                 return None
             available = cluster.available_partitions_for_topic(record.topic) or every
-            known = self._partitions[record.topic] = (now + LOOK_SECONDS, sorted(every), sorted(available))
-        return partition_of(record.key, known[1], known[2])
+            known = self._partitions[record.topic] = _Known(
+                now + LOOK_SECONDS,
+                sorted(every),
+                sorted(available),
+                {number: TopicPartition(record.topic, number) for number in every},
+            )
+        if len(known.every) == 1:
+            return known.places[known.every[0]]
+        return known.places[partition_of(record.key, known.every, known.available)]
 
     async def _checked(self, producer: AIOKafkaProducer, record: Outgoing) -> int:
         known = await producer.partitions_for(record.topic)
