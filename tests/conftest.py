@@ -16,6 +16,7 @@ pytest_plugins = (
     "tests.backends.fixtures",
     "tests.backends.chromium_fixtures",
     "tests.backends.gcp_fixtures",
+    "tests.backends.kafka_fixtures",
     "tests.backends.rabbitmq_fixtures",
     "tests.backends.redis_fixtures",
     "tests.backends.vault_fixtures",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .descriptor import Descriptor, Kind
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import Histogram
+    from opentelemetry.metrics import Histogram, Meter
     from opentelemetry.trace import Span, SpanKind, Tracer
 
 __all__ = ["RECHECK_SECONDS", "Telemetry"]
@@ -36,7 +36,7 @@ _OPERATION = {Kind.STATE: "db.operation.name", Kind.PUBSUB: "messaging.operation
 class Telemetry:
     """The tracer and meter of one component. `active` is false while no provider is set."""
 
-    __slots__ = ("_attributes", "_histogram", "_kind", "_operation_key", "_tracer", "active")
+    __slots__ = ("_attributes", "_gauges", "_histogram", "_kind", "_meter", "_operation_key", "_tracer", "active")
 
     def __init__(self, descriptor: Descriptor, component: str) -> None:
         self._kind = descriptor.kind
@@ -49,6 +49,8 @@ class Telemetry:
             self._attributes[_SYSTEM[descriptor.kind]] = descriptor.name
         self._tracer: Tracer | None = None
         self._histogram: Histogram | None = None
+        self._meter: Meter | None = None
+        self._gauges: dict[str, Any] = {}
         self.active = False
 
     def refresh(self) -> None:
@@ -63,13 +65,25 @@ class Telemetry:
             meters = metrics.get_meter_provider()
             # The proxy class is not exported; it is what the API hands out until a provider is set.
             if type(meters).__name__ not in ("_ProxyMeterProvider", "NoOpMeterProvider"):
-                self._histogram = meters.get_meter("lapel").create_histogram(
+                self._meter = meters.get_meter("lapel")
+                self._histogram = self._meter.create_histogram(
                     _DURATION.get(self._kind, "lapel.client.operation.duration"),
                     unit="s",
                     description="Duration of component calls",
                     explicit_bucket_boundaries_advisory=_BUCKETS,
                 )
         self.active = self._tracer is not None or self._histogram is not None
+
+    def measure(self, values: Mapping[str, int], attributes: Mapping[str, str]) -> None:
+        """Record each value in the gauge `lapel.subscription.<name>`. Does nothing while no meter provider is set."""
+        if self._meter is None:
+            return
+        tags = {**self._attributes, **attributes}
+        for name, value in values.items():
+            gauge = self._gauges.get(name)
+            if gauge is None:
+                gauge = self._gauges[name] = self._meter.create_gauge(f"lapel.subscription.{name}")
+            gauge.set(value, tags)
 
     @contextmanager
     def operation(

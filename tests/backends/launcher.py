@@ -29,6 +29,7 @@ _MODULES = (
     "tests.backends.chromium",
     "tests.backends.gcp_secrets",
     "tests.backends.gcs",
+    "tests.backends.kafka_technologies",
     "tests.backends.rabbitmq_technologies",
     "tests.backends.redis_technologies",
     "tests.backends.vault",

@@ -418,6 +418,47 @@ def test_a_direction_that_the_driver_does_not_have_is_a_wrong_setting() -> None:
 # read
 
 
+async def test_the_consumer_is_told_whom_to_ask_when_events_are_taken_away() -> None:
+    driver, ended = ScriptedBinding(), asyncio.Event()
+
+    async def handle(event: BindingEvent) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with InputBinding(driver) as binding, await binding.read(handle):
+        delivery = Delivery(None, "t", b"x")
+        driver.source.queue.put_nowait(delivery)
+        async with asyncio.timeout(5):
+            while binding._reading is None or not binding._reading.health().details["running"]:
+                await asyncio.sleep(0)
+        assert driver.source.on_revoked is not None
+        await driver.source.on_revoked([delivery], 0.1)
+        assert ended.is_set()
+
+
+@pytest.mark.parametrize(("own", "calls"), [(None, 1), (3, 3)])
+async def test_the_components_own_fields_say_how_often_and_how_fast_an_event_is_tried(
+    own: int | None, calls: int
+) -> None:
+    class Limited(ScriptedBinding):
+        max_attempts = own
+        backoff = AT_ONCE
+
+    driver, seen = Limited(), 0
+
+    async def fail(event: BindingEvent) -> None:
+        nonlocal seen
+        seen += 1
+        raise ValueError
+
+    async with InputBinding(driver) as binding, await binding.read(fail):
+        driver.source.put(b"x")
+        assert (await driver.source.settlement()).settlement is Settlement.ACK
+    assert seen == calls
+
+
 async def test_an_event_arrives_with_its_data_and_metadata() -> None:
     driver = ScriptedBinding()
     events: list[BindingEvent] = []

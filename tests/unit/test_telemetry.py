@@ -12,7 +12,7 @@ import opentelemetry.metrics
 import opentelemetry.trace
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -254,3 +254,25 @@ print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "ope
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == []
+
+
+def test_numbers_of_a_subscription_are_gauges(sdk: Sdk) -> None:
+    telemetry = Telemetry(Descriptor(kind=Kind.PUBSUB, name="plain", driver="", settings="", summary=""), "bus")
+    telemetry.measure({"lag": 1}, {})
+    sdk.set_meters()
+    telemetry.refresh()
+    for lag in (5, 7):
+        telemetry.measure({"lag": lag, "rebalances": 2}, {"messaging.destination.name": "orders"})
+    data = sdk.reader.get_metrics_data()
+    assert data is not None
+    metrics = {metric.name: metric.data for metric in data.resource_metrics[0].scope_metrics[0].metrics}
+    (point,) = metrics["lapel.subscription.lag"].data_points
+    assert isinstance(point, NumberDataPoint)
+    assert point.value == 7
+    assert dict(point.attributes or {}) == {
+        "lapel.component.name": "bus",
+        "lapel.component.type": "pubsub.plain",
+        "messaging.system": "plain",
+        "messaging.destination.name": "orders",
+    }
+    assert "lapel.subscription.rebalances" in metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..delivery import Consumer
+from ..delivery import Backoff, Consumer
 from ..driver import Driver, SettingsT
 from ..errors import UnsupportedError
 from ..policy import Effect
@@ -24,6 +24,16 @@ class BindingDriver(Driver[SettingsT]):
     def operations(self) -> tuple[str, ...]:
         """The operations that `invoke` takes, in lower case unless the reference writes them otherwise."""
         return self.descriptor.operations
+
+    @property
+    def max_attempts(self) -> int | None:
+        """How often an event is handed to a handler, from the component's own field; None for no limit."""
+        return None
+
+    @property
+    def backoff(self) -> Backoff | None:
+        """The pauses between attempts, from the component's own fields; None for the default."""
+        return None
 
     def effect(self, operation: str) -> Effect:
         """Return what sending one of `operations` twice would do. The default knows the names in `SAFE_OPERATIONS`."""

@@ -16,12 +16,14 @@ from ..component import Component, ComponentOptions, Health
 from ..concealment import raise_for
 from ..delivery import (
     Backoff,
+    Consumer,
     Dispatcher,
     DispatchPolicy,
     Held,
     Ordering,
     Outcome,
     Reply,
+    Revoked,
     Supervisor,
     inside_handler,
 )
@@ -118,9 +120,10 @@ class InputBinding(Component[BindingDriver[Any]]):
         """Call `handler` with each event from now on, `concurrency` at a time; return when the source is armed.
 
         The handler's result goes back to the source with `Capability.REPLY`; elsewhere it is not looked at. An event
-        whose handler raises is handed over again after `backoff` (default: 0.5 s, doubling to 60 s), `max_attempts`
-        times in all and then given up. None is no limit with `Capability.REDELIVERY`, and without it one attempt, or
-        what the inbound policy of a resiliency document says.
+        whose handler raises is handed over again after `backoff` (None: the component's own fields, else 0.5 s,
+        doubling to 60 s), `max_attempts` times in all and then given up. None is the component's own field, else no
+        limit with `Capability.REDELIVERY`, and without it one attempt. The inbound policy of a resiliency document
+        takes the place of these defaults.
         `drain_timeout`, a timedelta or seconds, is for `Reading.aclose`.
 
         There is one reading at a time: another one raises `InvalidArgumentError` until the first is closed, and waits
@@ -143,20 +146,28 @@ class InputBinding(Component[BindingDriver[Any]]):
             backoff = backoff or guard.policies.retry.backoff()
             if max_attempts is None and Capability.REDELIVERY not in self.capabilities:
                 max_attempts = guard.policies.retry.attempts
-        elif max_attempts is None and Capability.REDELIVERY not in self.capabilities:
-            max_attempts = 1
+        elif max_attempts is None:
+            max_attempts = self._driver.max_attempts
+            if max_attempts is None and Capability.REDELIVERY not in self.capabilities:
+                max_attempts = 1
         try:
             policy = DispatchPolicy(
                 ordering=Ordering.NONE,
                 concurrency=concurrency,
                 max_attempts=max_attempts,
-                backoff=backoff or Backoff(),
+                backoff=backoff or self._driver.backoff or Backoff(),
                 drain_timeout=drain_timeout.total_seconds() if isinstance(drain_timeout, timedelta) else drain_timeout,
                 broker_dead_letter=Capability.DEAD_LETTER in self.capabilities,
             )
         except LapelError as exc:
             raise self._invalid(exc.message, "read") from None
         request = ReadRequest(concurrency, metadata)
+
+        async def arm(revoked: Revoked) -> Consumer:
+            consumer = await self._driver.read(request)
+            consumer.on_revoked = revoked
+            return consumer
+
         handle = self._handler(handler)
         dispatcher = Dispatcher(
             handle if guard is None else guard.once(handle),
@@ -166,9 +177,10 @@ class InputBinding(Component[BindingDriver[Any]]):
             owner=self,
         )
         supervisor = Supervisor(
-            lambda revoked: self._driver.read(request),
+            arm,
             dispatcher,
             arm_timeout=self.options.init_timeout.total_seconds(),
+            on_tick=lambda: self._measure(supervisor),
         )
         self._starting = True
         try:
@@ -208,6 +220,10 @@ class InputBinding(Component[BindingDriver[Any]]):
         if self._reading is not None:
             await self._reading.aclose()
         await super().aclose()
+
+    def _measure(self, supervisor: Supervisor) -> None:
+        self._telemetry.refresh()
+        self._telemetry.measure(supervisor.measurements(), {})
 
     @override
     async def _drain(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from .types import Delivery, Settled
 
@@ -30,6 +30,10 @@ class Consumer(ABC):
     redelivers: bool = True
     """Whether a settlement of RETRY brings the delivery back after its delay. Where false, the dispatcher keeps a
     failed delivery and runs its handler again itself, as it also does for ordered ones and where nobody counts."""
+
+    on_revoked: Revoked | None = None
+    """What to call when deliveries are taken away (a rebalance); set on the consumers of input bindings, and part of
+    the request of subscriptions."""
 
     ends: bool = False
     """True once a source that comes to an end has given everything; `receive` then returns nothing."""
@@ -66,6 +70,10 @@ class Consumer(ABC):
     async def lag(self) -> int | None:
         """Return how many messages wait behind this subscription, None when the broker does not tell."""
         return None
+
+    def measurements(self) -> Mapping[str, int]:
+        """Return numbers for metrics under short names, such as `lag` and `rebalances`, without asking the broker."""
+        return {}
 
     @abstractmethod
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from asyncio import CancelledError, Task
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 
 from ..component import Health, HealthState
@@ -91,6 +91,11 @@ class Supervisor:
             return None
         async with asyncio.timeout(self._arm_timeout):
             return await self._session.consumer.lag()
+
+    def measurements(self) -> Mapping[str, int]:
+        """Return the numbers for metrics: those of the dispatcher, and what the consumer has under its own names."""
+        own = {"in_flight": self._dispatcher.in_flight, "reconnects": self.reconnects}
+        return own if self._session is None else {**own, **self._session.consumer.measurements()}
 
     def health(self) -> Health:
         """Return the state, judged by the progress of the receive loop."""

@@ -115,7 +115,7 @@ class Arming:
             ordering=order,
             concurrency=concurrency,
             max_attempts=max_attempts,
-            backoff=backoff or Backoff(),
+            backoff=backoff or driver.backoff or Backoff(),
             drain_timeout=seconds_of(drain_timeout, "drain_timeout", zero=True),
             broker_dead_letter=broker_dead_letter,
         )
@@ -167,12 +167,22 @@ class Arming:
                 )
             )
 
-        return Supervisor(
+        attributes = {
+            "messaging.destination.name": prefix + terms.topic,
+            "messaging.consumer.group.name": terms.group,
+        }
+
+        def tick() -> None:
+            self._telemetry.refresh()
+            self._telemetry.measure(supervisor.measurements(), attributes)
+
+        supervisor = Supervisor(
             subscribe,
             dispatcher,
             arm_timeout=self._options.init_timeout.total_seconds(),
-            on_tick=self._telemetry.refresh,
+            on_tick=tick,
         )
+        return supervisor
 
     def _handling(self, terms: Terms) -> Handling:
         return Handling(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from ..delivery import Consumer
+from ..delivery import Backoff, Consumer
 from ..driver import Driver, SettingsT
 from ..errors import LapelError, UnsupportedError
 from .types import BulkPublishRequest, PublishRequest, SubscribeRequest
@@ -19,6 +19,11 @@ class PubSubDriver(Driver[SettingsT]):
     @property
     def max_attempts(self) -> int | None:
         """How often a message is handed to a handler, from the component's own field; None for no limit."""
+        return None
+
+    @property
+    def backoff(self) -> Backoff | None:
+        """The pauses between attempts, from the component's own fields; None for the default."""
         return None
 
     @abstractmethod
