@@ -12,7 +12,11 @@ from blockbuster import BlockBuster
 from hypothesis import settings
 from tests.backends.launcher import named_addresses
 
-pytest_plugins = ("tests.backends.fixtures", "tests.backends.redis_fixtures")
+pytest_plugins = (
+    "tests.backends.fixtures",
+    "tests.backends.aws_fixtures",
+    "tests.backends.redis_fixtures",
+)
 
 # Example counts and shrinking stay as they are; a slow machine must not turn a true property into a failure.
 settings.register_profile("default", deadline=None)

@@ -25,7 +25,10 @@ from .guard import guard
 from .process import Died
 from .provision import Unavailable
 
-_MODULES = ("tests.backends.redis_technologies",)
+_MODULES = (
+    "tests.backends.aws_technologies",
+    "tests.backends.redis_technologies",
+)
 """Modules with a `TECHNOLOGIES` each: a new technology is one more line here."""
 One = TypeVar("One", bound=Backend)
 
