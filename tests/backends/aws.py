@@ -9,6 +9,7 @@ tests, speed, and the order of message groups.
 from __future__ import annotations
 
 import importlib.metadata
+import secrets
 import sys
 import urllib.error
 import urllib.parse
@@ -21,8 +22,9 @@ from .process import NotReady, Process
 from .provision import Unavailable
 
 REGION = "us-east-1"
-ACCESS_KEY = "lapel"
-SECRET_KEY = "lapel-secret"  # emulators take any
+ACCESS_KEY = f"AKIA{secrets.token_hex(8).upper()}"
+SECRET_KEY = secrets.token_urlsafe(30)
+"""Emulators take any, so each process makes its own."""
 _PROBE = "/moto-api/data.json"
 
 
