@@ -55,7 +55,7 @@ class MotoServer(AwsBackend):
     def configure(self) -> None:
         port = free_port()
         url = self._url = f"http://127.0.0.1:{port}"
-        command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
+        command = (sys.executable, Path(__file__).with_name("moto_server.py"), "--port", str(port))
         self.processes = (Process("moto", command, folder=self._folder, check=lambda _: ask(url + _PROBE)),)
 
 

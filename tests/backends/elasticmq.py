@@ -53,8 +53,8 @@ class ElasticMq(AwsBackend):
             f"aws {{ region = {REGION}, accountId = 000000000000 }}\n"
         )
         # Half of the memory of a machine is more than a test may take.
-        command = (self._java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dconfig.file={settings}")
-        command = (*command, "-cp", f"{self._jars}/*", "org.elasticmq.server.Main")
+        options = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dconfig.file={settings}")
+        command = (self._java, *options, "-cp", f"{self._jars}/*", "org.elasticmq.server.Main")
         check = lambda _: ask(url, accepted=_READY)  # noqa: E731
         self.processes = (Process("elasticmq", command, folder=self._folder, check=check, patience=60.0),)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -19,7 +20,11 @@ COMPONENTS = Path(__file__).parent / "components"
 
 def client(backend: AwsBackend, service: str) -> Any:
     """Return a client of the synchronous SDK, for looking and preparing behind a driver's back."""
-    properties = backend.properties
+    return _client(service, **backend.properties)
+
+
+@functools.cache
+def _client(service: str, **properties: str) -> Any:
     return boto3.client(
         service,
         endpoint_url=properties["endpoint"],

@@ -17,7 +17,7 @@ from botocore.loaders import JSONFileLoader, Loader
 from lapel.driver import SharedClients
 from lapel.errors import ConfigurationError, LapelError, UnavailableError
 
-from .credentials import RenewedCredentials, assumed_role, from_chain, run_now
+from .credentials import RenewedCredentials, assumed_role, from_chain, in_own_loop, run_now
 from .errors import EXPIRED, SDK_ERRORS, code_of, translate
 from .options import AwsOptions
 
@@ -138,11 +138,11 @@ class _Session:
         if options.access_key is not None and options.secret_key is not None:
             token = None if options.session_token is None else options.session_token.reveal()
             session.set_credentials(options.access_key.reveal(), options.secret_key.reveal(), token)
-        found = await asyncio.to_thread(asyncio.run, session.get_credentials())
+        found = await in_own_loop(session.get_credentials())
         if options.role is not None:
             source = await asyncio.to_thread(_new_session, session.get_component("data_loader"))
             source.register_component("credential_provider", _Found(found))
-            await asyncio.to_thread(asyncio.run, source.get_credentials())
+            await in_own_loop(source.get_credentials())
             self._credentials = assumed_role(lambda: self._create("sts", source), options.role, options.role_session)
             # Asked for once now, so that a role that may not be assumed is noticed when the component opens.
             await self._credentials.get_frozen_credentials()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from aiobotocore.credentials import AioCredentials
 from botocore.credentials import ReadOnlyCredentials, RefreshableCredentials
 
-__all__ = ["Keys", "RenewedCredentials", "assumed_role", "from_chain", "run_now"]
+__all__ = ["Keys", "RenewedCredentials", "assumed_role", "from_chain", "in_own_loop", "run_now"]
 
 AHEAD_SECONDS = 600.0
 """How long before their end credentials are renewed; a third of their life if that is less."""
@@ -69,7 +70,7 @@ def from_chain(source: RefreshableCredentials) -> RenewedCredentials:
         if expired:
             # The SDK then sees a time to live that has passed, which is what the service said.
             source._expiry_time = datetime.now(UTC)
-        frozen = await asyncio.to_thread(asyncio.run, source.get_frozen_credentials())
+        frozen = await in_own_loop(source.get_frozen_credentials())
         return Keys(frozen, source._seconds_remaining())
 
     return RenewedCredentials(source.method, renew)
@@ -93,6 +94,16 @@ def assumed_role(make_client: Callable[[], Any], role: str, session_name: str) -
         return Keys(frozen, (found["Expiration"] - datetime.now(UTC)).total_seconds())
 
     return RenewedCredentials("assume-role", renew)
+
+
+async def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of the SDK that reads files and asks services, on a loop in a thread, and return its result."""
+    try:
+        return await asyncio.to_thread(asyncio.run, work)
+    except asyncio.CancelledError:
+        if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+            work.close()
+        raise
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

@@ -22,11 +22,13 @@ from lapel.errors import (
     UnavailableError,
 )
 
-__all__ = ["SDK_ERRORS", "code_of", "refusal", "translate"]
+__all__ = ["EXPIRED", "NOT_ALLOWED", "SDK_ERRORS", "code_of", "refusal", "translate"]
 
 SDK_ERRORS = (sdk.BotoCoreError, sdk.ClientError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
 """What calls of the SDK raise; hand it to `translate`."""
 
+NOT_ALLOWED = "AccessDeniedException"
+"""The code of a caller who is known, and may not do this."""
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
 _LONGEST = 300
