@@ -6,8 +6,6 @@ from lapel.descriptor import Capability, Descriptor, Kind, Limits
 
 __all__ = ["PARAMETERS", "PUBSUB", "S3_BINDING", "SECRETS", "SQS_BINDING"]
 
-LONGEST_MESSAGE = 256 * 1024
-
 SQS_BINDING = Descriptor(
     kind=Kind.BINDINGS,
     name="aws.sqs",
@@ -41,12 +39,14 @@ PUBSUB = Descriptor(
     summary="Topics of Amazon SNS with a queue of Amazon SQS for each consumer group, in Dapr's layout.",
     capabilities=Capability.CONSUMER_GROUPS
     | Capability.DURABLE
+    | Capability.BULK_PUBSUB
     | Capability.ORDER_BY_KEY
     | Capability.ORDER_ALL
     | Capability.DEAD_LETTER
     | Capability.DELIVERY_COUNT
     | Capability.ATTRIBUTES
     | Capability.PAUSE,
+    # SNS takes 256 KiB, attributes and the Base64 of data that is no text included.
     limits=Limits(value_bytes=180 * 1024),
     extra="aws",
 )

@@ -29,8 +29,8 @@ class QueueConsumer(Consumer):
 
     Its lease is the visibility timeout, which the dispatcher renews from receipt to settlement. Settlements that were
     refused for a passing reason are sent again, for repeating them does no harm and nobody above does it; what is not
-    settled in the end comes again. `dead_letter` moves messages to the queue for those, where there is one; without it
-    they are left to the redrive policy of the queue.
+    settled in the end comes again. `limit` is how many messages are held at most. `dead_letter` moves messages to the
+    queue for those, where there is one; without it they are left to the redrive policy of the queue.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class QueueConsumer(Consumer):
         *,
         by_group: bool,
         logger: logging.Logger,
+        limit: int | None = None,
         dead_letter: Callable[[Sequence[Message]], Awaitable[Refused]] | None = None,
     ) -> None:
         self.lease_seconds = float(reader.visibility)
@@ -49,7 +50,9 @@ class QueueConsumer(Consumer):
         self._make = make
         self._by_group = by_group
         self._logger = logger
+        self._limit = limit
         self._dead_letter = dead_letter
+        self._let_go = asyncio.Event()
         self._held: dict[Delivery, Message] = {}
         self._closed = False
         reader.join(topic)
@@ -60,6 +63,17 @@ class QueueConsumer(Consumer):
         return self._reader.queue
 
     async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:
+        if self._limit is not None:
+            began = asyncio.get_running_loop().time()
+            while len(self._held) >= self._limit:
+                self._let_go.clear()
+                left = began + max_wait - asyncio.get_running_loop().time()
+                try:
+                    await asyncio.wait_for(self._let_go.wait(), left)
+                except TimeoutError:
+                    return ()
+            max_messages = min(max_messages, self._limit - len(self._held))
+            max_wait -= asyncio.get_running_loop().time() - began
         messages = await self._reader.take(self._topic, max_messages, max_wait, by_group=self._by_group)
         deliveries = []
         for message in messages:
@@ -87,6 +101,7 @@ class QueueConsumer(Consumer):
         )
         for message in (*done, *dead, *(each for each, _ in again)):
             self._reader.finish(message)
+        self._let_go.set()
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise errors[0]
@@ -103,6 +118,7 @@ class QueueConsumer(Consumer):
         for delivery, message in lost:
             del self._held[delivery]
             self._reader.finish(message)
+        self._let_go.set()
         return [delivery for delivery, _ in lost]
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
@@ -110,6 +126,7 @@ class QueueConsumer(Consumer):
         await self._return([(message, 0) for message in messages])
         for message in messages:
             self._reader.finish(message)
+        self._let_go.set()
 
     async def close(self) -> None:
         if self._closed:

@@ -27,9 +27,9 @@ FAILING_SECONDS = 10.0
 
 
 class Message:
-    """One message as it was received, and until when it is ours, in the loop's time."""
+    """One message as it was received, and until when it is ours, in the loop's time. `note` is the driver's own."""
 
-    __slots__ = ("attempt", "attributes", "body", "group", "handle", "since", "system", "until")
+    __slots__ = ("attempt", "attributes", "body", "group", "handle", "note", "since", "system", "until")
 
     def __init__(self, raw: dict[str, Any], began: float, visibility: int) -> None:
         self.handle: str = raw["ReceiptHandle"]
@@ -38,6 +38,7 @@ class Message:
         self.system: dict[str, str] = raw.get("Attributes") or {}
         self.group: str | None = self.system.get("MessageGroupId")
         self.attempt = int(self.system.get("ApproximateReceiveCount") or 1)
+        self.note: Any = None
         # A second is kept back for the way that the reply had.
         self.since = began
         self.until = began + max(visibility - 1, visibility / 2)
@@ -100,6 +101,11 @@ class QueueReader:
         self._failing_since = 0.0
         self._strangers: set[str] = set()
         self._closed = False
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that have consumers."""
+        return [name for name, shelf in self._shelves.items() if shelf.consumers]
 
     def join(self, topic: str) -> None:
         """Note one more consumer of a topic. Gets what is there for it already."""
