@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from .aws import AwsBackend, MotoServer
+from .aws_proxy import AwsProxy, proxy_to
 from .elasticmq import ElasticMq
 from .fixtures import Own, shared
 
@@ -47,3 +48,17 @@ def own_aws(pytestconfig: pytest.Config) -> Iterator[OwnAws]:
     made = OwnAws(pytestconfig)
     yield made
     made.close()
+
+
+@pytest.fixture
+def aws_proxy(aws_server: AwsBackend) -> Iterator[AwsProxy]:
+    """Provide a proxy in front of all services."""
+    with proxy_to(aws_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def sqs_proxy(sqs_server: AwsBackend) -> Iterator[AwsProxy]:
+    """Provide a proxy in front of SQS."""
+    with proxy_to(sqs_server.url) as proxy:
+        yield proxy

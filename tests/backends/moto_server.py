@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
@@ -33,6 +34,9 @@ def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
+    # Else the first request to each service would wait for this.
+    for service in ("s3", "secretsmanager", "sns", "sqs", "ssm", "sts"):
+        get_backend(service)  # type: ignore[call-overload]  # one overload for each name
     application = OneAtATime(DomainDispatcherApplication(create_backend_app))
     run_simple("127.0.0.1", parser.parse_args().port, application, threaded=True)
 

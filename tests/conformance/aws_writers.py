@@ -22,7 +22,7 @@ def _client(service: str, endpoint: str, region: str) -> Any:
 
 
 class SecretManagerWriter(SecretWriter):
-    """Writes secrets: one field of the secret's own name as text, others as a JSON object."""
+    """Writes secrets: as a JSON object where the store reads those, else the only field as text."""
 
     @property
     def _secrets(self) -> Any:
@@ -31,7 +31,7 @@ class SecretManagerWriter(SecretWriter):
     def put(self, secrets: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
         versions = {}
         for name, fields in secrets.items():
-            text = fields[name] if set(fields) == {name} else json.dumps(dict(fields))
+            text = json.dumps(dict(fields)) if self.settings.multiple else fields[name]
             try:
                 reply = self._secrets.put_secret_value(SecretId=name, SecretString=text)
             except self._secrets.exceptions.ResourceNotFoundException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -138,9 +139,11 @@ class _Session:
         if options.access_key is not None and options.secret_key is not None:
             token = None if options.session_token is None else options.session_token.reveal()
             session.set_credentials(options.access_key.reveal(), options.secret_key.reveal(), token)
+        else:
+            await asyncio.to_thread(_warm, session.get_component("data_loader"))
         found = await in_own_loop(session.get_credentials())
         if options.role is not None:
-            source = await asyncio.to_thread(_new_session, session.get_component("data_loader"))
+            source = await asyncio.to_thread(_new_session)
             source.register_component("credential_provider", _Found(found))
             await in_own_loop(source.get_credentials())
             self._credentials = assumed_role(lambda: self._create("sts", source), options.role, options.role_session)
@@ -173,13 +176,24 @@ class _QuickLoader(JSONFileLoader):  # type: ignore[misc]  # published without t
             return msgspec.json.decode(file.read())
 
 
-def _new_session(loader: Loader | None = None) -> AioSession:
+def _new_session() -> AioSession:
     session = get_session()
-    if loader is None:
-        paths = session.get_config_variable("data_path")
-        loader = Loader(extra_search_paths=paths.split(os.pathsep) if paths else None, file_loader=_QuickLoader())
-    session.register_component("data_loader", loader)
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     return session
+
+
+@functools.cache
+def _loader(paths: str | None) -> Loader:
+    """Return what reads the models, and keeps them for all sessions of the process."""
+    return Loader(extra_search_paths=paths.split(os.pathsep) if paths else None, file_loader=_QuickLoader())
+
+
+def _warm(loader: Loader) -> None:
+    """Read what a client of STS needs, in case that credentials come from there."""
+    for name in ("_retry", "endpoints", "partitions", "sdk-default-configuration"):
+        loader.load_data(name)
+    for name in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model("sts", name)
 
 
 def _keep_quiet() -> None:

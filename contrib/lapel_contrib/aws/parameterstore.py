@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from aiobotocore.client import AioBaseClient
 
 from lapel.driver import DriverContext
-from lapel.errors import InvalidArgumentError
+from lapel.errors import InvalidArgumentError, NotFoundError
 from lapel.secretstores.driver import SecretStoreDriver
 from lapel.secretstores.types import BulkSecretsRequest, GetSecretRequest
 
@@ -65,6 +65,8 @@ class ParameterStore(SecretStoreDriver[ParameterStoreSettings]):
         name = self.settings.prefix + request.name
         if not 1 <= len(name) <= LONGEST_NAME:
             raise InvalidArgumentError(f"the name of a parameter has 1 to {LONGEST_NAME} characters")
+        if ":" in name and not name.startswith("arn:"):
+            raise NotFoundError("a name with a colon is none of a parameter; ask for a version with version_id")
         version = next((value for key, value in request.metadata.items() if key.lower() == "version_id"), "")
         wanted = f"{name}:{version}" if version else name
         reply = await self._call(self._client.get_parameter(Name=wanted, WithDecryption=True))

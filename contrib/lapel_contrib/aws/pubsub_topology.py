@@ -49,8 +49,8 @@ class Topology:
         other = self._originals.setdefault(name, topic)
         if other != topic:
             raise InvalidArgumentError(
-                f"the topics {other!r} and {topic!r} have the same name at SNS, {name!r}: only letters, digits, _ and - "
-                f"are kept, at most {LONGEST_NAME}; rename one"
+                f"the topics {other!r} and {topic!r} have the same name at SNS, {name!r}: only letters, digits, _ and "
+                f"- are kept, at most {LONGEST_NAME}; rename one"
             )
         return name
 
