@@ -1,18 +1,22 @@
-"""Run moto with its requests one after another; as it stands, an object that is read while it is replaced breaks.
+"""Run moto with its requests one after another; as it stands, what is read while it is changed breaks.
 
-The waiting of `ReceiveMessage` is left out of that: it would hold up the message that ends it.
+A `ReceiveMessage` that waits asks again and again, so that it does not hold up the message that ends its waiting.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import threading
-from collections.abc import Iterable
+import time
 from typing import Any
 
 from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
+
+_ASK_AGAIN = 0.01
 
 
 class OneAtATime:
@@ -22,12 +26,24 @@ class OneAtATime:
         self._application = application
         self._turn = threading.Lock()
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         """Answer a request."""
         if environ.get("HTTP_X_AMZ_TARGET") == "AmazonSQS.ReceiveMessage":
-            return self._application(environ, start_response)  # type: ignore[no-any-return]
+            return self._receive(environ, start_response)
         with self._turn:
             return list(self._application(environ, start_response))
+
+    def _receive(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        end = time.monotonic() + asked.get("WaitTimeSeconds", 0)
+        body = json.dumps(asked | {"WaitTimeSeconds": 0}).encode()
+        environ["CONTENT_LENGTH"] = str(len(body))
+        while True:
+            with self._turn:
+                found = list(self._application({**environ, "wsgi.input": io.BytesIO(body)}, start_response))
+            if time.monotonic() >= end or b"ReceiptHandle" in b"".join(found):
+                return found
+            time.sleep(_ASK_AGAIN)
 
 
 def main() -> None:
@@ -36,7 +52,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     # Else the first request to each service would wait for this.
     for service in ("s3", "secretsmanager", "sns", "sqs", "ssm", "sts"):
-        get_backend(service)  # type: ignore[call-overload]  # one overload for each name
+        get_backend(service)
     application = OneAtATime(DomainDispatcherApplication(create_backend_app))
     run_simple("127.0.0.1", parser.parse_args().port, application, threaded=True)
 

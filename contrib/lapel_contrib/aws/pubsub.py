@@ -20,7 +20,7 @@ from lapel.pubsub.types import BulkPublishRequest, PublishRequest, SubscribeRequ
 from . import PUBSUB
 from .client import AwsClients
 from .consumer import QueueConsumer
-from .errors import SDK_ERRORS, refusal
+from .errors import SDK_ERRORS, code_of, refusal
 from .pubsub_settings import SnsSqsSettings
 from .pubsub_topology import Topology
 from .pubsub_wire import LARGEST, Notification, encode, read
@@ -34,6 +34,7 @@ T = TypeVar("T")
 BATCHES = 8
 """How many batches to one topic are under way at once; one where the order counts."""
 LONGEST_GROUP = 128
+_ALIVE = frozenset({"AuthorizationError", "InvalidParameter", "NotFound"})
 
 Outgoing = Coalescer[dict[str, Any], None]
 
@@ -93,7 +94,14 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
         await self._clients.close()
 
     async def ping(self) -> None:
-        await self._clients.call(self._sns.list_topics(), "SNS", writes=False)
+        # Any answer is a sign of life, also that there is no such topic, or that it is not ours to see.
+        try:
+            await self._sns.get_topic_attributes(
+                TopicArn=f"arn:aws:sns:{self._sns.meta.region_name}:000000000000:lapel"
+            )
+        except SDK_ERRORS as exc:
+            if code_of(exc) not in _ALIVE:
+                raise self._clients.translate(exc, "SNS", writes=False) from None
 
     def unwrap(self, kind: type[T]) -> T:
         return self._sns if kind is AioBaseClient and self._sns is not None else super().unwrap(kind)
