@@ -38,10 +38,16 @@ class OneAtATime:
         end = time.monotonic() + asked.get("WaitTimeSeconds", 0)
         body = json.dumps(asked | {"WaitTimeSeconds": 0}).encode()
         environ["CONTENT_LENGTH"] = str(len(body))
+        started: list[Any] = []
         while True:
+            started.clear()
             with self._turn:
-                found = list(self._application({**environ, "wsgi.input": io.BytesIO(body)}, start_response))
+                answer = self._application(
+                    {**environ, "wsgi.input": io.BytesIO(body)}, lambda *given: started.extend(given)
+                )
+                found = list(answer)
             if time.monotonic() >= end or b"ReceiptHandle" in b"".join(found):
+                start_response(*started)
                 return found
             time.sleep(_ASK_AGAIN)
 

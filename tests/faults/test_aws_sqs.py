@@ -1,4 +1,4 @@
-"""SQS under trouble: throttling, half-refused batches, lost replies, and handlers slower than the visibility timeout."""
+"""SQS in trouble: throttling, half-refused batches, lost replies, handlers slower than the visibility timeout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -35,7 +36,7 @@ def queue(sqs_server: AwsBackend) -> str:
 @asynccontextmanager
 async def output(url: str, queue: str, server: AwsBackend) -> AsyncIterator[OutputBinding]:
     settings = {**server.properties, "endpoint": url, "queueName": queue}
-    async with lapel.open_output_binding("aws.sqs", settings, init_timeout=30) as binding:
+    async with lapel.open_output_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as binding:
         yield binding
 
 
@@ -82,8 +83,8 @@ async def test_a_handler_slower_than_the_visibility_timeout_gets_no_second_deliv
     async with output(sqs_server.url, queue, sqs_server) as sender:
         await sender.invoke("create", b"slow")
     async with (
-        lapel.open_input_binding("aws.sqs", settings, init_timeout=30) as first,
-        lapel.open_input_binding("aws.sqs", settings, init_timeout=30) as second,
+        lapel.open_input_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as first,
+        lapel.open_input_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as second,
         await first.read(handler),
         await second.read(handler),
     ):
@@ -102,9 +103,11 @@ async def test_without_the_heartbeat_the_message_would_come_twice(
     settings = {**sqs_server.properties, "endpoint": sqs_proxy.url, "queueName": queue}
     async with output(sqs_server.url, queue, sqs_server) as sender:
         await sender.invoke("create", b"slow")
-    async with lapel.open_input_binding("aws.sqs", settings, init_timeout=30) as binding:
-        async with await binding.read(handler, concurrency=4, drain_timeout=0):
-            await handler.reach(2)
+    async with (
+        lapel.open_input_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as binding,
+        await binding.read(handler, concurrency=4, drain_timeout=0),
+    ):
+        await handler.reach(2)
     assert handler.attempts[:2] == [1, 2]
 
 
@@ -170,7 +173,7 @@ async def test_reading_goes_on_after_throttling_without_a_second_delivery(
     async with output(sqs_server.url, queue, sqs_server) as sender:
         await asyncio.gather(*(sender.invoke("create", str(number).encode()) for number in range(20)))
     async with (
-        lapel.open_input_binding("aws.sqs", settings, init_timeout=30) as binding,
+        lapel.open_input_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as binding,
         await binding.read(handler, concurrency=10) as reading,
     ):
         await gone(sqs_server, queue)
@@ -198,7 +201,7 @@ async def test_a_failed_message_of_a_group_comes_before_those_behind_it(sqs_serv
                 await sender.invoke("create", f"{group}-{number}".encode(), metadata={"messageGroupId": group})
     settings = {**sqs_server.properties, "queueName": name}
     async with (
-        lapel.open_input_binding("aws.sqs", settings, init_timeout=30) as binding,
+        lapel.open_input_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as binding,
         await binding.read(handle, concurrency=8, backoff=SOON),
     ):
         await gone(sqs_server, name)
@@ -212,7 +215,7 @@ async def test_reading_is_restored_when_the_service_comes_back(own_aws: OwnAws) 
     handler = Handler()
     settings = {**server.properties, "queueName": "kept"}
     async with (
-        lapel.open_input_binding("aws.sqs", settings, init_timeout=30) as binding,
+        lapel.open_input_binding("aws.sqs", settings, init_timeout=timedelta(seconds=30)) as binding,
         await binding.read(handler) as reading,
     ):
         async with output(server.url, "kept", server) as sender:

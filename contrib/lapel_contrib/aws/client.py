@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession, get_session
 from botocore.credentials import RefreshableCredentials
 from botocore.loaders import JSONFileLoader, Loader
@@ -130,7 +131,8 @@ class _Session:
             region_name=options.region,
             endpoint_url=options.endpoint,
             verify=None if options.verify else False,
-            config=self._config,
+            # Else S3 would sign URLs with the old signature in some regions, and for endpoints of one's own.
+            config=self._config.merge(AioConfig(signature_version="s3v4")) if service == "s3" else self._config,
         )
 
     async def _find_credentials(self) -> None:
@@ -154,6 +156,15 @@ class _Session:
         if self._credentials is not None:
             # The only way to give a session credentials that are an object of one's own.
             session._credentials = self._credentials
+
+
+class _OnceSession(AIOHTTPSession):  # type: ignore[misc]  # published without types
+    """Sends every request once; aiohttp would send a PUT again when a connection that it kept is closed."""
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+        session._retry_connection = False
+        return session
 
 
 class _Found:
@@ -212,6 +223,7 @@ def _config(options: AwsOptions) -> AioConfig:
     checksums = "when_supported" if options.endpoint is None else "when_required"
     return AioConfig(
         retries={"total_max_attempts": 1, "mode": "standard"},
+        http_session_cls=_OnceSession,
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         max_pool_connections=CONNECTIONS,
