@@ -31,7 +31,7 @@ class Message:
 
     __slots__ = ("attempt", "attributes", "body", "group", "handle", "note", "since", "system", "until")
 
-    def __init__(self, raw: dict[str, Any], began: float, visibility: int) -> None:
+    def __init__(self, raw: dict[str, Any], arrived: float, visibility: int) -> None:
         self.handle: str = raw["ReceiptHandle"]
         self.body: str = raw.get("Body") or ""
         self.attributes: dict[str, Any] = raw.get("MessageAttributes") or {}
@@ -39,9 +39,13 @@ class Message:
         self.group: str | None = self.system.get("MessageGroupId")
         self.attempt = int(self.system.get("ApproximateReceiveCount") or 1)
         self.note: Any = None
-        # A second is kept back for the way that the reply had.
-        self.since = began
-        self.until = began + max(visibility - 1, visibility / 2)
+        self.since = arrived
+        self.until = lease_end(arrived, visibility)
+
+
+def lease_end(since: float, visibility: int) -> float:
+    """Return until when a message is safely ours; something is kept back for the time that the reply was under way."""
+    return since + visibility - min(1.0, visibility / 4)
 
 
 class Shelf:
@@ -224,7 +228,6 @@ class QueueReader:
     async def _poll(self) -> None:
         """Receive as long as somebody waits."""
         while not self._closed and (demand := self._demand()):
-            began = self._loop.time()
             try:
                 raw = await self.queue.receive(min(demand, self._most), wait=self._wait, visibility=self.visibility)
             except LapelError as exc:
@@ -232,8 +235,7 @@ class QueueReader:
                 continue
             self._failures = 0
             self._allowed = MOST_POLLS if len(raw) == BATCH else 1
-            # A long poll began long before its messages came.
-            arrived = max(began, self._loop.time() - 1.0)
+            arrived = self._loop.time()
             await self._sort([Message(each, arrived, self.visibility) for each in raw])
             if self._demand() and len(self._polls) < self._allowed:
                 self._poll_soon()
@@ -314,7 +316,7 @@ class QueueReader:
             return
         for number, message in enumerate(messages):
             if number not in refused:
-                message.until = now + max(self.visibility - 1, self.visibility / 2)
+                message.until = lease_end(now, self.visibility)
 
     async def _hand_back(self, messages: Iterable[Message]) -> None:
         handles = [(message.handle, 0) for message in messages]
