@@ -139,11 +139,13 @@ async def test_components_with_equal_settings_share_a_client_until_the_last_clos
         assert await second.bulk_get() is not None
 
 
-async def test_the_event_loop_is_not_held_up_by_making_clients_or_first_calls(aws_server: AwsBackend) -> None:
+async def test_the_event_loop_is_not_held_up_by_making_clients_or_first_calls(
+    aws_server: AwsBackend, tmp_path: Path
+) -> None:
     unique = f"lag-{uuid4().hex[:12]}"
     client(aws_server, "s3").create_bucket(Bucket=unique)
     client(aws_server, "sqs").create_queue(QueueName=unique)
-    settings = json.dumps({**aws_server.properties, "bucket": unique, "queueName": unique})
+    settings = json.dumps({**aws_server.properties, "bucket": unique, "queueName": unique, "folder": str(tmp_path)})
     program = str(Path(__file__).with_name("aws_lag.py"))
     measured = []
     # What really blocks does so each time.
