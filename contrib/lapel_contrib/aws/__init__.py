@@ -47,7 +47,7 @@ PUBSUB = Descriptor(
     | Capability.ATTRIBUTES
     | Capability.PAUSE,
     # SNS takes 256 KiB, attributes and the Base64 of data that is no text included.
-    limits=Limits(value_bytes=180 * 1024),
+    limits=Limits(value_bytes=180 * 1024, bulk_items=100),
     extra="aws",
 )
 

@@ -7,10 +7,11 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from lapel.delivery import Consumer, Delivery, Settled, Settlement
-from lapel.errors import LapelError, ThrottledError
+from lapel.errors import ClosedError, LapelError, ThrottledError
 
 from .queue import Queue, Refused, is_passing
 from .reader import Message, QueueReader
@@ -52,7 +53,10 @@ class QueueConsumer(Consumer):
         self._logger = logger
         self._limit = limit
         self._dead_letter = dead_letter
-        self._let_go = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._paused = False
+        self._changed = asyncio.Event()
+        self._stop: asyncio.Future[None] = self._loop.create_future()
         self._held: dict[Delivery, Message] = {}
         self._closed = False
         reader.join(topic)
@@ -63,24 +67,39 @@ class QueueConsumer(Consumer):
         return self._reader.queue
 
     async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:
-        if self._limit is not None:
-            began = asyncio.get_running_loop().time()
-            while len(self._held) >= self._limit:
-                self._let_go.clear()
-                left = began + max_wait - asyncio.get_running_loop().time()
-                try:
-                    await asyncio.wait_for(self._let_go.wait(), left)
-                except TimeoutError:
-                    return ()
-            max_messages = min(max_messages, self._limit - len(self._held))
-            max_wait -= asyncio.get_running_loop().time() - began
-        messages = await self._reader.take(self._topic, max_messages, max_wait, by_group=self._by_group)
+        end = self._loop.time() + max_wait
+        while not self._closed and (self._paused or self._room(max_messages) <= 0):
+            if (left := end - self._loop.time()) <= 0:
+                return ()
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+        self._check_open()
+        messages = await self._reader.take(
+            self._topic,
+            self._room(max_messages),
+            end - self._loop.time(),
+            by_group=self._by_group,
+            stop=self._stop,
+        )
+        if not messages:
+            self._check_open()
         deliveries = []
         for message in messages:
             delivery = self._make(message)
             self._held[delivery] = message
             deliveries.append(delivery)
         return deliveries
+
+    async def pause(self) -> None:
+        self._paused = True
+        self._end_receive()
+
+    async def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._stop = self._loop.create_future()
+            self._changed.set()
 
     async def settle(self, settled: Sequence[Settled]) -> None:
         done: list[Message] = []
@@ -101,37 +120,48 @@ class QueueConsumer(Consumer):
         )
         for message in (*done, *dead, *(each for each, _ in again)):
             self._reader.finish(message)
-        self._let_go.set()
+        self._changed.set()
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise errors[0]
 
     async def extend(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        held = [(each, self._held[each]) for each in deliveries if each in self._held]
-        if not held:
-            return ()
-        refused = await self.queue.set_visibility([(message.handle, self._reader.visibility) for _, message in held])
+        now = self._loop.time()
+        lost: list[Delivery] = []
+        held: list[tuple[Delivery, Message]] = []
+        for each in deliveries:
+            if (message := self._held.get(each)) is not None:
+                # SQS may still take a receipt of a message that others have by now.
+                (lost.append(each) if message.until <= now else held.append((each, message)))
+        refused: Refused = {}
+        if held:
+            handles = [(message.handle, self._reader.visibility) for _, message in held]
+            refused = await self.queue.set_visibility(handles)
+        for number, (_, message) in enumerate(held):
+            if number not in refused:
+                message.until = now + self._reader.visibility
         if any(is_passing(error) for error in refused.values()):
             # Those that were renewed are renewed once more; the dispatcher asks again soon.
             raise ThrottledError(f"{self.queue.place}: {len(refused)} of {len(held)} messages were not kept")
-        lost = [held[number] for number in refused]
-        for delivery, message in lost:
-            del self._held[delivery]
-            self._reader.finish(message)
-        self._let_go.set()
-        return [delivery for delivery, _ in lost]
+        lost += [held[number][0] for number in refused]
+        for each in lost:
+            self._reader.finish(self._held.pop(each))
+        self._changed.set()
+        return lost
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         messages = [message for each in deliveries if (message := self._held.pop(each, None)) is not None]
         await self._return([(message, 0) for message in messages])
         for message in messages:
             self._reader.finish(message)
-        self._let_go.set()
+        self._changed.set()
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._end_receive()
+        self._changed.set()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.release([*self._held])
@@ -139,6 +169,17 @@ class QueueConsumer(Consumer):
             self._logger.warning("%s: messages were not handed back: %s", self.queue.name, exc)
         finally:
             await self._reader.leave(self._topic)
+
+    def _room(self, wanted: int) -> int:
+        return wanted if self._limit is None else min(wanted, self._limit - len(self._held))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.queue.place}: the consumer is closed")
+
+    def _end_receive(self) -> None:
+        if not self._stop.done():
+            self._stop.set_result(None)
 
     async def _delete(self, messages: Sequence[Message]) -> None:
         async def send(some: Sequence[Message]) -> Refused:

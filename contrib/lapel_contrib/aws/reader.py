@@ -40,12 +40,7 @@ class Message:
         self.attempt = int(self.system.get("ApproximateReceiveCount") or 1)
         self.note: Any = None
         self.since = arrived
-        self.until = lease_end(arrived, visibility)
-
-
-def lease_end(since: float, visibility: int) -> float:
-    """Return until when a message is safely ours; something is kept back for the time that the reply was under way."""
-    return since + visibility - min(1.0, visibility / 4)
+        self.until = arrived + visibility
 
 
 class Shelf:
@@ -90,6 +85,8 @@ class QueueReader:
         self.queue = queue
         self.visibility = visibility
         self._wait = wait
+        # Kept back from a lease for the time that the reply and the handler's start take.
+        self._margin = min(1.0, visibility / 4)
         self._most = most
         self._topic_of = topic_of
         self._pause_after = pause_after
@@ -124,25 +121,25 @@ class QueueReader:
             await self._hand_back(shelf.messages)
         self._look_around()
 
-    async def take(self, topic: str, count: int, max_wait: float, *, by_group: bool) -> list[Message]:
-        """Return up to `count` messages as soon as there is one, nothing after `max_wait` seconds.
+    async def take(
+        self, topic: str, count: int, max_wait: float, *, by_group: bool, stop: Future[None]
+    ) -> list[Message]:
+        """Return up to `count` messages as soon as there is one, nothing after `max_wait` seconds or `stop`.
 
         Raises `UnavailableError` when polls have been failing for a while, and at once what will not pass by itself.
         """
         shelf = self._shelf(topic)
         end = self._loop.time() + max_wait
         while True:
-            found = self._pick(shelf, count, by_group)
-            if found:
-                return found
+            found = [] if stop.done() else self._pick(shelf, count, by_group)
             left = end - self._loop.time()
-            if left <= 0:
-                return []
+            if found or left <= 0 or stop.done():
+                return found
             waiter: Future[None] = self._loop.create_future()
             shelf.waiters[waiter] = count
             self._poll_soon()
             try:
-                await asyncio.wait((waiter,), timeout=left)
+                await asyncio.wait((waiter, stop), timeout=left, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 del shelf.waiters[waiter]
                 waiter.cancel()
@@ -191,7 +188,7 @@ class QueueReader:
         found: list[Message] = []
         left: deque[Message] = deque()
         for message in shelf.messages:
-            if message.until <= now:
+            if message.until - self._margin <= now:
                 continue
             if len(found) >= count or (by_group and message.group in self._busy):
                 left.append(message)
@@ -316,7 +313,7 @@ class QueueReader:
             return
         for number, message in enumerate(messages):
             if number not in refused:
-                message.until = lease_end(now, self.visibility)
+                message.until = now + self.visibility
 
     async def _hand_back(self, messages: Iterable[Message]) -> None:
         handles = [(message.handle, 0) for message in messages]
