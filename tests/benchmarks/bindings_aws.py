@@ -26,9 +26,9 @@ import lapel
 from lapel.bindings import BindingEvent, InputBinding, OutputBinding
 
 TASKS = 64
-SENT = 640
+SENT = 320
 """Messages of each run."""
-OBJECTS = 256
+OBJECTS = 128
 DATA = b"m" * 100
 OBJECT = b"o" * 10_240
 HALF_MINUTE: Any = {"init_timeout": timedelta(seconds=30), "call_timeout": timedelta(seconds=30)}

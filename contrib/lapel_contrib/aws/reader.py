@@ -264,7 +264,7 @@ class QueueReader:
         for message in messages:
             topic = self._topic_of(message)
             shelf = self._shelf(topic)
-            if not shelf.consumers and topic not in self._strangers:
+            if not shelf.consumers and self.topics and topic not in self._strangers:
                 self._strangers.add(topic)
                 self._logger.warning(
                     "queue %r has messages of topic %r, to which nobody here is subscribed; they are left to others",
