@@ -16,7 +16,7 @@ from lapel.settings import parse_bool, parse_duration
 
 from .component_settings import LONGEST_SIGNATURE, S3BindingSettings
 
-__all__ = ["Listing", "RequestMetadata", "as_json", "decoded"]
+__all__ = ["Listing", "RequestMetadata", "as_json", "checked_key", "decoded"]
 
 _LONGEST_KEY = 1024
 _Document = TypeVar("_Document")

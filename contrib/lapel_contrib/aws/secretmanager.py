@@ -93,7 +93,7 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
             for batch in batches:
                 found.update(await self._read_batch(batch))
 
-        await together(work, min(PARALLEL, -(-len(names) // AT_ONCE)))
+        await _together(work, min(PARALLEL, -(-len(names) // AT_ONCE)))
         return {name: found[name] for name in names if name in found}
 
     async def _read_batch(self, names: list[str]) -> Mapping[str, Mapping[str, str]]:
@@ -135,7 +135,7 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
             raise self._clients.translate(exc, PLACE, writes=False) from None
 
 
-async def together(work: Any, count: int) -> None:
+async def _together(work: Any, count: int) -> None:
     """Run so many of the same worker at once; the first error ends the others and is raised."""
     workers = [asyncio.ensure_future(work()) for _ in range(count)]
     try:
