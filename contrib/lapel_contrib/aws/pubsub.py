@@ -86,7 +86,9 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
         await self.ping()
 
     async def close(self) -> None:
-        self._topology = None
+        topology, self._topology = self._topology, None
+        if topology is not None:
+            await topology.close()
         await asyncio.gather(
             *(outgoing.close() for outgoing in self._outgoing.values()),
             *(reader.close() for reader in list(self._readers.values())),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from lapel.coalesce import Coalescer
 from lapel.errors import InvalidArgumentError, NotFoundError, OperationFailedError, UnavailableError
 
 from .client import AwsClients
@@ -21,6 +23,8 @@ LONGEST_NAME = 80
 FIFO = ".fifo"
 _EXISTS = frozenset({"QueueAlreadyExists", "QueueNameExists"})
 _POLICY_TRIES = 5
+_STATEMENTS = 50
+"""Most statements that one change of a policy adds."""
 _FORBIDDEN = re.compile("[^A-Za-z0-9_-]")
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
 
@@ -41,6 +45,7 @@ class Topology:
         self._originals: dict[str, str] = {}
         self._queues: dict[str, Queue] = {}
         self._arns: dict[str, str] = {}
+        self._allowing: dict[str, Coalescer[str, None]] = {}
         self._turn = asyncio.Lock()
 
     def name_of(self, topic: str) -> str:
@@ -97,12 +102,21 @@ class Topology:
             await self._check_subscription(arn, queue, place)
             return queue
         target = await self._arn(queue)
-        async with self._turn:
-            await self._allow(queue, target, arn)
+        allowing = self._allowing.get(queue.url)
+        if allowing is None:
+            # Topics that are connected at the same time share the changes of the policy.
+            allowing = self._allowing[queue.url] = Coalescer(
+                partial(self._allow, queue, target), max_items=_STATEMENTS, name=f"policy of {queue.name}"
+            )
+        await allowing.submit(arn)
         await self._manage(
             self._sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=target, ReturnSubscriptionArn=True), place
         )
         return queue
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await asyncio.gather(*(allowing.close() for allowing in self._allowing.values()))
 
     # inside
 
@@ -155,19 +169,20 @@ class Topology:
             account = (await self._manage(sts.get_caller_identity(), "AWS account"))["Account"]
         return f"arn:{partition}:{service}:{region}:{account}:{name}"
 
-    async def _allow(self, queue: Queue, target: str, topic: str) -> None:
-        """Let a topic send to the queue: one statement more in its policy, unless it is there."""
+    async def _allow(self, queue: Queue, target: str, topics: Sequence[str]) -> Sequence[None]:
+        """Let topics send to the queue: one statement more in its policy for each, unless it is there."""
         for attempt in range(_POLICY_TRIES):
             async with self._limited(queue.place):
                 text = (await queue.attributes("Policy")).get("Policy") or "{}"
             policy = json.loads(text)
             statements = policy.get("Statement") or []
-            if any(_lets(statement, topic) for statement in statements):
-                return
+            missing = [topic for topic in topics if not any(_lets(statement, topic) for statement in statements)]
+            if not missing:
+                return [None] * len(topics)
             if attempt:
                 # Another process wrote its own statement over ours between our reading and writing.
                 await asyncio.sleep(0.05 * attempt)
-            statements.append(
+            statements += [
                 {
                     "Effect": "Allow",
                     "Principal": {"Service": "sns.amazonaws.com"},
@@ -175,11 +190,12 @@ class Topology:
                     "Resource": target,
                     "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
                 }
-            )
+                for topic in dict.fromkeys(missing)
+            ]
             policy = {"Version": "2012-10-17", **policy, "Statement": statements}
             call = self._sqs.set_queue_attributes(QueueUrl=queue.url, Attributes={"Policy": json.dumps(policy)})
             await self._manage(call, queue.place)
-        raise OperationFailedError(f"{queue.place}: its policy does not keep the statement for {topic}")
+        raise OperationFailedError(f"{queue.place}: its policy does not keep the statements for {', '.join(topics)}")
 
     async def _check_subscription(self, arn: str, queue: Queue, place: str) -> None:
         target = await self._arn(queue)
