@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.backends.aws import AwsBackend
 from tests.conformance.aws_subject import COMPONENTS, OnAws
 
 from lapel.testing import SecretStoreSuite, Subject
@@ -29,4 +30,10 @@ class TestSecretManagerMultiple(Seeded):
 
 
 class TestParameterStore(Seeded):
+    """Each test has a prefix of its own: the emulator cannot list names that AWS would not have taken."""
+
+    fresh = True
     component = COMPONENTS / "secretstores.aws.parameterstore.yaml"
+
+    def prepare(self, backend: AwsBackend, unique: str) -> dict[str, str]:
+        return {"prefix": f"/conformance/{unique}/"}
