@@ -14,6 +14,7 @@ from tests.backends.launcher import named_addresses
 
 pytest_plugins = (
     "tests.backends.fixtures",
+    "tests.backends.aws_fixtures",
     "tests.backends.chromium_fixtures",
     "tests.backends.gcp_fixtures",
     "tests.backends.kafka_fixtures",

@@ -26,6 +26,7 @@ from .process import Died
 from .provision import Unavailable
 
 _MODULES = (
+    "tests.backends.aws_technologies",
     "tests.backends.chromium",
     "tests.backends.gcp_secrets",
     "tests.backends.gcs",

@@ -1,0 +1,330 @@
+"""Polls one queue while somebody waits for messages, and shares out what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import Any
+
+from lapel.errors import LapelError, UnavailableError
+
+from .queue import BATCH, Queue, is_passing
+
+__all__ = ["Message", "QueueReader", "Shelf"]
+
+MOST_POLLS = 4
+"""How many polls may be under way at once while the queue fills each of them."""
+MOST_KEPT = 100
+"""How many messages a shelf holds; what comes beyond that is left to the visibility timeout."""
+PATIENCE = 3
+"""After how many visibility timeouts on a shelf a message goes back to the queue."""
+FAILING_SECONDS = 10.0
+"""How long polls may fail in a passing way before those who wait are told."""
+
+
+class Message:
+    """One message as it was received, and until when it is ours, in the loop's time. `note` is the driver's own."""
+
+    __slots__ = ("attempt", "attributes", "body", "group", "handle", "note", "since", "system", "until")
+
+    def __init__(self, raw: dict[str, Any], arrived: float, visibility: int) -> None:
+        self.handle: str = raw["ReceiptHandle"]
+        self.body: str = raw.get("Body") or ""
+        self.attributes: dict[str, Any] = raw.get("MessageAttributes") or {}
+        self.system: dict[str, str] = raw.get("Attributes") or {}
+        self.group: str | None = self.system.get("MessageGroupId")
+        self.attempt = int(self.system.get("ApproximateReceiveCount") or 1)
+        self.note: Any = None
+        self.since = arrived
+        self.until = arrived + visibility
+
+
+class Shelf:
+    """Messages of one topic that no consumer has yet, and the consumers that wait for some."""
+
+    __slots__ = ("consumers", "messages", "waiters")
+
+    def __init__(self) -> None:
+        self.messages: deque[Message] = deque()
+        self.waiters: dict[Future[None], int] = {}
+        self.consumers = 0
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class QueueReader:
+    """Receives from `queue` for all consumers of it in this component.
+
+    A poll is never cancelled, for the messages in its reply would stay invisible until their time-out; it runs while
+    a consumer waits, and what nobody waits for any more when it ends is kept for the next or handed back. `topic_of`
+    says which consumers a message is for. In a queue that keeps the order of groups, a consumer that asks for that
+    gets a message of a group only when the one before it was settled. `pause_after` gives the pause in seconds after
+    so many failed polls. `unused` is called when the last poll has ended and no consumer is left.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        visibility: int,
+        wait: int,
+        most: int,
+        topic_of: Callable[[Message], str],
+        pause_after: Callable[[int], float],
+        logger: logging.Logger,
+        unused: Callable[[QueueReader], None],
+    ) -> None:
+        self.queue = queue
+        self.visibility = visibility
+        self._wait = wait
+        # Kept back from a lease for the time that the reply and the handler's start take.
+        self._margin = min(1.0, visibility / 4)
+        self._most = most
+        self._topic_of = topic_of
+        self._pause_after = pause_after
+        self._logger = logger
+        self._unused = unused
+        self._loop = asyncio.get_running_loop()
+        self._shelves: dict[str, Shelf] = {}
+        self._busy: set[str] = set()
+        self._polls: set[Task[None]] = set()
+        self._keeper: Task[None] | None = None
+        self._allowed = 1
+        self._failures = 0
+        self._failing_since = 0.0
+        self._strangers: set[str] = set()
+        self._closed = False
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics that have consumers."""
+        return [name for name, shelf in self._shelves.items() if shelf.consumers]
+
+    def join(self, topic: str) -> None:
+        """Note one more consumer of a topic. Gets what is there for it already."""
+        self._shelf(topic).consumers += 1
+
+    async def leave(self, topic: str) -> None:
+        """Note one consumer less; the last one's messages go back to the queue."""
+        shelf = self._shelf(topic)
+        shelf.consumers -= 1
+        if not shelf.consumers:
+            del self._shelves[topic]
+            await self._hand_back(shelf.messages)
+        self._look_around()
+
+    async def take(
+        self, topic: str, count: int, max_wait: float, *, by_group: bool, stop: Future[None]
+    ) -> list[Message]:
+        """Return up to `count` messages as soon as there is one, nothing after `max_wait` seconds or `stop`.
+
+        Raises `UnavailableError` when polls have been failing for a while, and at once what will not pass by itself.
+        """
+        shelf = self._shelf(topic)
+        end = self._loop.time() + max_wait
+        while True:
+            found = [] if stop.done() else self._pick(shelf, count, by_group)
+            left = end - self._loop.time()
+            if found or left <= 0 or stop.done():
+                return found
+            waiter: Future[None] = self._loop.create_future()
+            shelf.waiters[waiter] = count
+            self._poll_soon()
+            try:
+                await asyncio.wait((waiter, stop), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                del shelf.waiters[waiter]
+                waiter.cancel()
+            if waiter.done() and not waiter.cancelled():
+                waiter.result()
+
+    def finish(self, message: Message) -> None:
+        """Let the next message of its group go."""
+        if message.group in self._busy:
+            self._busy.discard(message.group)
+            for shelf in self._shelves.values():
+                if shelf.messages:
+                    shelf.wake()
+
+    async def give_way(self, message: Message) -> None:
+        """Hand back what waits behind a message of the same group, which is to come again before them."""
+        behind: list[Message] = []
+        for shelf in self._shelves.values():
+            behind += [each for each in shelf.messages if each.group == message.group]
+            shelf.messages = deque(each for each in shelf.messages if each.group != message.group)
+        await self._hand_back(behind)
+
+    async def close(self) -> None:
+        """Stop; after at most the time of a poll."""
+        self._closed = True
+        if self._polls:
+            _, late = await asyncio.wait(self._polls, timeout=min(self._wait, 4.0))
+            for task in late:
+                task.cancel()
+        if self._keeper is not None:
+            self._keeper.cancel()
+        await asyncio.wait([asyncio.ensure_future(self._hand_back_all())], timeout=1.0)
+
+    # inside
+
+    def _shelf(self, topic: str) -> Shelf:
+        shelf = self._shelves.get(topic)
+        if shelf is None:
+            shelf = self._shelves[topic] = Shelf()
+        return shelf
+
+    def _pick(self, shelf: Shelf, count: int, by_group: bool) -> list[Message]:
+        if not shelf.messages:
+            return []
+        now = self._loop.time()
+        found: list[Message] = []
+        left: deque[Message] = deque()
+        for message in shelf.messages:
+            if message.until - self._margin <= now:
+                continue
+            if len(found) >= count or (by_group and message.group in self._busy):
+                left.append(message)
+                continue
+            found.append(message)
+            if by_group and message.group is not None:
+                self._busy.add(message.group)
+        shelf.messages = left
+        return found
+
+    def _demand(self) -> int:
+        return sum(
+            count for shelf in self._shelves.values() for waiter, count in shelf.waiters.items() if not waiter.done()
+        )
+
+    def _poll_soon(self) -> None:
+        if not self._closed and len(self._polls) < min(self._allowed, -(-self._demand() // BATCH)):
+            task = self._loop.create_task(self._poll(), name=f"lapel poll {self.queue.name}", context=Context())
+            self._polls.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: Task[None]) -> None:
+        self._polls.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._tell(UnavailableError(f"{self.queue.place}: the poll ended with {type(error).__name__}"))
+        elif self._demand():
+            self._poll_soon()
+        self._look_around()
+
+    def _look_around(self) -> None:
+        if not self._polls and not any(shelf.consumers for shelf in self._shelves.values()):
+            self._unused(self)
+
+    async def _poll(self) -> None:
+        """Receive as long as somebody waits."""
+        while not self._closed and (demand := self._demand()):
+            try:
+                raw = await self.queue.receive(min(demand, self._most), wait=self._wait, visibility=self.visibility)
+            except LapelError as exc:
+                await self._failed(exc)
+                continue
+            self._failures = 0
+            self._allowed = MOST_POLLS if len(raw) == BATCH else 1
+            arrived = self._loop.time()
+            await self._sort([Message(each, arrived, self.visibility) for each in raw])
+            if self._demand() and len(self._polls) < self._allowed:
+                self._poll_soon()
+            if len(self._polls) > self._allowed:
+                return
+
+    async def _failed(self, error: LapelError) -> None:
+        now = self._loop.time()
+        if not self._failures:
+            self._failing_since = now
+        self._failures += 1
+        self._allowed = 1
+        if not is_passing(error) or now - self._failing_since >= FAILING_SECONDS:
+            self._failures = 0
+            self._tell(error)
+            return
+        pause = self._pause_after(self._failures)
+        self._logger.warning("%s: receiving failed, again in %.3g s: %s", self.queue.name, pause, error)
+        await asyncio.sleep(pause)
+
+    def _tell(self, error: LapelError) -> None:
+        for shelf in self._shelves.values():
+            for waiter in shelf.waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+
+    async def _sort(self, messages: Iterable[Message]) -> None:
+        back: list[Message] = []
+        for message in messages:
+            topic = self._topic_of(message)
+            shelf = self._shelf(topic)
+            if not shelf.consumers and self.topics and topic not in self._strangers:
+                self._strangers.add(topic)
+                self._logger.warning(
+                    "queue %r has messages of topic %r, to which nobody here is subscribed; they are left to others",
+                    self.queue.name,
+                    topic,
+                )
+            if self._closed or not any(each.consumers for each in self._shelves.values()):
+                back.append(message)
+            elif len(shelf.messages) < MOST_KEPT:
+                shelf.messages.append(message)
+                shelf.wake()
+        self._keep_soon()
+        await self._hand_back(back)
+
+    def _keep_soon(self) -> None:
+        if not self._closed and self._keeper is None and any(shelf.messages for shelf in self._shelves.values()):
+            self._keeper = self._loop.create_task(self._keep(), name=f"lapel keep {self.queue.name}", context=Context())
+
+    async def _keep(self) -> None:
+        """Renew what waits on shelves of consumers, and drop what is not ours any more."""
+        try:
+            while any(shelf.messages for shelf in self._shelves.values()):
+                await asyncio.sleep(self.visibility / 3)
+                now = self._loop.time()
+                kept: list[Message] = []
+                back: list[Message] = []
+                for shelf in self._shelves.values():
+                    shelf.messages = deque(each for each in shelf.messages if each.until > now)
+                    if shelf.consumers:
+                        old = [each for each in shelf.messages if now - each.since > PATIENCE * self.visibility]
+                        shelf.messages = deque(each for each in shelf.messages if each not in old)
+                        kept += shelf.messages
+                        back += old
+                await self._hand_back(back)
+                await self._renew(kept, now)
+        finally:
+            self._keeper = None
+
+    async def _renew(self, messages: list[Message], now: float) -> None:
+        if not messages:
+            return
+        try:
+            refused = await self.queue.set_visibility([(each.handle, self.visibility) for each in messages])
+        except LapelError as exc:
+            self._logger.warning("%s: messages that wait could not be kept: %s", self.queue.name, exc)
+            return
+        for number, message in enumerate(messages):
+            if number not in refused:
+                message.until = now + self.visibility
+
+    async def _hand_back(self, messages: Iterable[Message]) -> None:
+        handles = [(message.handle, 0) for message in messages]
+        if not handles:
+            return
+        try:
+            await self.queue.set_visibility(handles)
+        except LapelError as exc:
+            self._logger.warning("%s: %d messages were not handed back: %s", self.queue.name, len(handles), exc)
+
+    async def _hand_back_all(self) -> None:
+        messages = [message for shelf in self._shelves.values() for message in shelf.messages]
+        self._shelves.clear()
+        await self._hand_back(messages)

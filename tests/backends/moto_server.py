@@ -1,0 +1,67 @@
+"""Run moto with its requests one after another; as it stands, what is read while it is changed breaks.
+
+A `ReceiveMessage` that waits asks again and again, so that it does not hold up the message that ends its waiting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import threading
+import time
+from typing import Any
+
+from moto.backends import get_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+_ASK_AGAIN = 0.01
+
+
+class OneAtATime:
+    """A WSGI application that lets one request into another at a time."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+        self._turn = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        """Answer a request."""
+        if environ.get("HTTP_X_AMZ_TARGET") == "AmazonSQS.ReceiveMessage":
+            return self._receive(environ, start_response)
+        with self._turn:
+            return list(self._application(environ, start_response))
+
+    def _receive(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        end = time.monotonic() + asked.get("WaitTimeSeconds", 0)
+        body = json.dumps(asked | {"WaitTimeSeconds": 0}).encode()
+        environ["CONTENT_LENGTH"] = str(len(body))
+        started: list[Any] = []
+        while True:
+            started.clear()
+            with self._turn:
+                answer = self._application(
+                    {**environ, "wsgi.input": io.BytesIO(body)}, lambda *given: started.extend(given)
+                )
+                found = list(answer)
+            if time.monotonic() >= end or b"ReceiptHandle" in b"".join(found):
+                start_response(*started)
+                return found
+            time.sleep(_ASK_AGAIN)
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    # Else the first request to each service would wait for this.
+    for service in ("s3", "secretsmanager", "sns", "sqs", "ssm", "sts"):
+        get_backend(service)
+    application = OneAtATime(DomainDispatcherApplication(create_backend_app))
+    run_simple("127.0.0.1", parser.parse_args().port, application, threaded=True)
+
+
+if __name__ == "__main__":
+    main()
