@@ -126,7 +126,7 @@ class Components(Members):
         """The documents that are not components, of every file that was loaded, whatever their scope."""
         return tuple(self._documents)
 
-    def use_documents(self, documents: Iterable[Document]) -> None:
+    def _use_documents(self, documents: Iterable[Document]) -> None:
         """Take other documents in place of those there are. Components that are opened from now on go by them."""
         self._documents = list(documents)
         self.resiliency, _ = read_resiliency(self._documents, app_id=self.app_id, namespace=self.namespace)
@@ -145,7 +145,7 @@ class Components(Members):
                 if manifest.name in self._members
             ]
             await self._check(loaded, taken)
-            self.use_documents([*self._documents, *loaded.others])
+            self._use_documents([*self._documents, *loaded.others])
             await self._open_all(loaded.components)
 
     async def add(self, manifest: Manifest) -> None:

@@ -53,7 +53,7 @@ async def reload_components(
     result = Reloaded(documents=_differ(components.documents, loaded.others))
     wanted = {manifest.name: manifest for manifest in loaded.components}
     if result.documents:
-        components.use_documents(loaded.others)
+        components._use_documents(loaded.others)
     for name in before:
         if name not in wanted:
             await _attempt(result, result.removed, name, components.remove(name))

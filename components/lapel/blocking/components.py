@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from .. import assembly, bindings, configuration, crypto, lock, opening, pubsub, secretstores, state
 from ..errors import LapelError
-from ..manifest import Manifest
+from ..manifest import Document, Manifest
 from ..policy import RetryPolicy
 from ..registry import Registry
 from .crypto import CryptoProvider
@@ -110,6 +110,11 @@ class Components(Facade[assembly.Components]):
     def manifests(self) -> Mapping[str, Manifest]:
         """What each component was made from, by name; those that were left out are included."""
         return self._inner.manifests
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """The documents that are not components, of every file that was loaded, whatever their scope."""
+        return self._inner.documents
 
     @property
     def failures(self) -> Mapping[str, LapelError]:
