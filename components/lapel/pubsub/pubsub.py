@@ -164,8 +164,8 @@ class PubSub(Component[PubSubDriver[Any]]):
         """Call `handler` for every message, up to `concurrency` at once; return when armed.
 
         What is published after that is delivered, at least once. A handler that raises, or returns `Outcome.RETRY`,
-        gets the message again after `backoff` (None: the component's own fields, else 0.5 s, doubling up to 60 s), until
-        `max_attempts` (None: the component's own field, else without end; health reports what keeps failing). An
+        gets the message again after `backoff` (None: the component's own fields, else 0.5 s, doubling up to 60 s),
+        until `max_attempts` (None: the component's own field, else without end; health reports what keeps failing). An
         inbound policy of a resiliency document takes the place of both defaults, and gives up only where there is a
         dead-letter place. After that, or with `Outcome.DROP`, or when it comes after its event's expiration, a message
         goes to `dead_letter_topic`, with the same bytes and attributes, and is settled; without such a topic it is
