@@ -749,7 +749,7 @@ def test_renegotiation_reaches_the_tls_library(renegotiation: str, never: bool) 
     [
         ({"MTLSRootCA": "/missing/file"}, "'MTLSRootCA': No such file"),
         ({"MTLSRootCA": "-----BEGIN CERTIFICATE-----\nnonsense"}, "'MTLSRootCA' holds no certificate"),
-        ({"MTLSClientCert": "-----BEGIN X", "MTLSClientKey": "-----BEGIN c4n4ry"}, "'MTLSClientKey' must be"),
+        ({"MTLSClientCert": "-----BEGIN X", "MTLSClientKey": "-----BEGIN c4n4ry"}, "'MTLSClientKey' are not a PEM"),
     ],
 )
 async def test_certificates_that_cannot_be_read_do_not_open(fields: dict[str, str], message: str) -> None:
