@@ -238,3 +238,17 @@ async def test_writes_of_one_key_at_once_have_one_winner(host: Embedded) -> None
     items = [{"key": "k", "value": n, "options": {"concurrency": "first-write"}} for n in range(20)]
     answers = await asyncio.gather(*(host.ask("POST", STATE, json=[item]) for item in items))
     assert sorted(answer.status_code for answer in answers) == [204] + [409] * 19
+
+
+async def test_names_of_fields_are_read_in_any_case_and_unknown_ones_are_left_out(tmp_path: Path) -> None:
+    async with embedded(component(tmp_path, "store", "state.in-memory")) as host:
+        body = '[{"KEY": "a", "Value": {"Key": 1.50}, "novelty": 1}, {"key": "b", "Key": "c", "value": 2}]'
+        assert (await host.ask("POST", "/v1.0/state/store", content=body)).status_code == 204
+        read = await host.ask("GET", "/v1.0/state/store/a")
+        assert read.content == b'{"Key": 1.50}'
+        assert (await host.ask("GET", "/v1.0/state/store/b")).content == b"2"
+        stale = [{"key": "a", "value": 2, "ETag": "not-this-one"}]
+        assert (await host.ask("POST", "/v1.0/state/store", json=stale)).status_code == 409
+        work = {"Operations": [{"operation": "upsert", "Request": {"Key": "d", "value": 4}}]}
+        assert (await host.ask("POST", "/v1.0/state/store/transaction", json=work)).status_code == 204
+        assert (await host.ask("GET", "/v1.0/state/store/d")).content == b"4"

@@ -56,6 +56,8 @@ def document(served: Iterable[Route]) -> dict[str, Any]:
             f"{_REFERENCE}_".encode(), _REFERENCE.encode()
         )
     )
+    for schema in schemas.values():
+        schema.pop("additionalProperties", None)  # unknown fields are left out, not refused
     described = dict(zip((id(struct) for struct in structs), bodies, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
+from msgspec.inspect import ListType, StructType, UnionType, type_info
 
 from .errors import HostError, malformed
 
@@ -22,17 +23,52 @@ T = TypeVar("T")
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, *, message: str = "{}") -> T:
     """Decode a body. Raises the 400 `ERR_MALFORMED_REQUEST`, whose text is `message` with the reason.
 
-    A `msgspec.Raw` inside keeps its bytes as they are, which the decoder does not check for UTF-8; this does.
+    A `msgspec.Raw` inside keeps its bytes as they are, which the decoder does not check for UTF-8; this does. Structs
+    that forbid unknown fields are read as Go reads them: names in any case, and what is unknown is left out.
     """
     try:
         if not body.isascii():
             str(body, "utf-8")
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            spelled = _spelled(body, _shape_of(cast("Hashable", decoder.type)))
+            if spelled == body:
+                raise
+            return decoder.decode(spelled)
     except RecursionError:
         why = "it is nested too deeply"
     except (msgspec.MsgspecError, ValueError) as exc:
         why = str(exc)
     raise malformed(message.format(why))
+
+
+def _spelled(data: bytes, shape: Any) -> bytes:
+    """Return JSON whose objects have the names of the structs in `shape`, exact spelling first, and no others."""
+    if isinstance(shape, UnionType):
+        shape = next((one for one in shape.types if isinstance(one, ListType | StructType)), None)
+    try:
+        if isinstance(shape, ListType):
+            items = _RAWS.decode(data)
+            return msgspec.json.encode([msgspec.Raw(_spelled(bytes(item), shape.item_type)) for item in items])
+        if isinstance(shape, StructType):
+            given = _RAW_FIELDS.decode(data)
+            folded = {name.lower(): value for name, value in given.items()}
+            found = {}
+            for field in shape.fields:
+                name = field.encode_name
+                value = given[name] if name in given else folded.get(name.lower())
+                if value is not None:
+                    found[name] = msgspec.Raw(_spelled(bytes(value), field.type))
+            return msgspec.json.encode(found)
+    except (msgspec.MsgspecError, RecursionError):
+        pass  # the decoder says what is wrong
+    return data
+
+
+@lru_cache(maxsize=32)
+def _shape_of(kind: Hashable) -> Any:
+    return type_info(kind)
 
 
 class Fields:
@@ -105,6 +141,8 @@ def rfc3339(time: datetime) -> str:
 
 
 _RAW: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.Raw)
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _INTEGER = re.compile("-?[0-9]{1,10}")
 _UNREADABLE = "failed deserializing HTTP body: {}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["routes"]
 
 
-class _Invocation(msgspec.Struct, gc=False):
+class _Invocation(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     metadata: dict[str, str] | None = None
     operation: str | None = None

@@ -31,7 +31,7 @@ LONGEST_HEADER = 4096
 """Longer response metadata is left out: clients refuse headers of a few KiB."""
 
 
-class _Entry(msgspec.Struct, gc=False):
+class _Entry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     entry_id: str | None = msgspec.field(default=None, name="entryId")
     event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     content_type: str | None = msgspec.field(default=None, name="contentType")

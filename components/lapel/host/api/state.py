@@ -33,12 +33,12 @@ __all__ = ["routes"]
 _STORES_PAGE = "https://docs.dapr.io/reference/components-reference/supported-state-stores/"
 
 
-class _Options(msgspec.Struct, gc=False):
+class _Options(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     concurrency: str | None = None
     consistency: str | None = None
 
 
-class _Item(msgspec.Struct, gc=False):
+class _Item(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """One item of a save, and the request of a transaction's operation."""
 
     key: str | None = None
@@ -49,18 +49,18 @@ class _Item(msgspec.Struct, gc=False):
     content_type: str | None = msgspec.field(default=None, name="contentType")
 
 
-class _BulkGet(msgspec.Struct, gc=False):
+class _BulkGet(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     keys: list[str] | None = None
     parallelism: int | None = None
     metadata: dict[str, str] | None = None
 
 
-class _Operation(msgspec.Struct, gc=False):
+class _Operation(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     operation: str | None = None
     request: _Item | None = None
 
 
-class _Transaction(msgspec.Struct, gc=False):
+class _Transaction(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     operations: list[_Operation] | None = None
     metadata: dict[str, str] | None = None
 
