@@ -1,4 +1,4 @@
-"""The fault suite on bindings.aws.sqs. ElasticMQ keeps nothing over a restart, so there is none."""
+"""The fault suite on bindings.aws.sqs, without its restart: ElasticMQ serves again before it has its queues back."""
 
 from __future__ import annotations
 
