@@ -9,7 +9,7 @@ from pathlib import Path
 from . import kafka_node
 from .backend import Backend, Facts
 from .certificates import TlsFiles, make_certificates
-from .kafka_node import LOOPBACK, SECURE, KafkaNode, KafkaOptions, Listener, Login
+from .kafka_node import LOOPBACK, OPEN, SECURE, KafkaNode, KafkaOptions, Listener, Login
 from .process import POLL, Died, NotReady
 from .provision import Unavailable
 
@@ -48,7 +48,7 @@ class KafkaCluster(KafkaBackend):
         super().__init__(Facts("real", kafka_node.version(), "own process"))
 
     def configure(self) -> None:
-        if self.options.listeners != ("PLAINTEXT",):
+        if not set(self.options.listeners) <= set(OPEN):
             certificates = make_certificates(self._folder / "tls")
             self._login = Login(f"user{secrets.token_hex(4)}", secrets.token_hex(18), certificates)
         self.nodes = [

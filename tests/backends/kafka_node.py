@@ -35,9 +35,10 @@ rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
 """
 
-Listener = Literal["PLAINTEXT", "SASL", "SASLTLS", "TLS", "MTLS", "OAUTH"]
+Listener = Literal["PLAINTEXT", "DIRECT", "SASL", "SASLTLS", "TLS", "MTLS", "OAUTH"]
 PROTOCOLS: Mapping[Listener, str] = {
     "PLAINTEXT": "PLAINTEXT",
+    "DIRECT": "PLAINTEXT",
     "SASL": "SASL_PLAINTEXT",
     "SASLTLS": "SASL_SSL",
     "TLS": "SSL",
@@ -45,6 +46,8 @@ PROTOCOLS: Mapping[Listener, str] = {
     "OAUTH": "SASL_SSL",
 }
 SECURE: tuple[Listener, ...] = ("PLAINTEXT", "SASL", "SASLTLS", "TLS", "MTLS", "OAUTH")
+OPEN: tuple[Listener, ...] = ("PLAINTEXT", "DIRECT")
+"""Two listeners without a login: with `advertised`, the second one leads past the proxy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from tests.conformance.aws_subject import client
 import lapel
 from lapel.errors import NotFoundError, OutcomeUnknownError
 from lapel.pubsub import Message, Outcome
+from lapel.testing import FaultProxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -139,3 +141,27 @@ async def test_a_message_whose_confirmation_is_lost_is_sent_once(aws_server: Aws
         with pytest.raises(OutcomeUnknownError):
             await bus.publish(f"t-{uuid4().hex[:8]}", b"x")
     assert len(aws_proxy.of("PublishBatch")) == 1
+
+
+async def test_closing_on_a_silent_connection_lets_go_of_all_clients(
+    aws_server: AwsBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    unique, place, came = uuid4().hex[:8], urlsplit(aws_server.url), asyncio.Event()
+
+    async def handle(message: Message) -> None:
+        came.set()
+
+    async with FaultProxy(place.hostname or "", place.port or 0) as proxy:
+        endpoint = {"endpoint": f"http://{proxy.host}:{proxy.port}"}
+        settings = {**aws_server.properties, **QUICK, **endpoint, "consumerID": f"app-{unique}"}
+        terms: Any = {**HALF_MINUTE, "call_timeout": timedelta(seconds=2)}
+        async with lapel.open_pubsub("aws.snssqs", settings, **terms) as bus:
+            await bus.subscribe(f"orders-{unique}", handle)
+            await bus.publish(f"orders-{unique}", b"before")
+            async with asyncio.timeout(30):
+                await came.wait()
+            proxy.black_hole()
+            with pytest.raises(OutcomeUnknownError):
+                await bus.publish(f"orders-{unique}", b"lost")
+            assert proxy.counters.dropped_request_bytes
+    assert "did not close" not in caplog.text

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,7 @@ import lapel
 from lapel.bindings import BindingEvent, OutputBinding
 from lapel.delivery import Backoff
 from lapel.errors import InvalidArgumentError, LapelError, OutcomeUnknownError, ThrottledError, UnavailableError
+from lapel.testing import FaultProxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -231,4 +233,35 @@ async def test_reading_is_restored_when_the_service_comes_back(own_aws: OwnAws) 
         async with output(server.url, "kept", server) as sender:
             await sender.invoke("create", b"after")
         await handler.reach(2)
+    assert handler.seen == ["before", "after"]
+
+
+async def test_a_silent_connection_blocks_a_queue_with_an_order_for_seconds_only(sqs_server: AwsBackend) -> None:
+    """One request is under way at a time there, so that one without an answer stands in the way of all others."""
+    name = f"faults-{uuid4().hex[:12]}.fifo"
+    client(sqs_server, "sqs").create_queue(QueueName=name, Attributes={"FifoQueue": "true"})
+    place, handler = urlsplit(sqs_server.url), Handler()
+    async with FaultProxy(place.hostname or "", place.port or 0) as proxy:
+        settings = {**sqs_server.properties, "endpoint": f"http://{proxy.host}:{proxy.port}", "queueName": name}
+        async with (
+            lapel.open_output_binding("aws.sqs", settings, call_timeout=timedelta(seconds=1)) as sender,
+            lapel.open_input_binding("aws.sqs", settings) as source,
+            await source.read(handler),
+        ):
+            await sender.invoke("create", b"before")
+            await handler.reach(1)
+            await gone(sqs_server, name)
+            proxy.black_hole()
+            with pytest.raises(OutcomeUnknownError):
+                await sender.invoke("create", b"during")
+            assert proxy.counters.dropped_request_bytes
+            proxy.heal()
+            async with asyncio.timeout(30):
+                while True:
+                    try:
+                        await sender.invoke("create", b"after")
+                        break
+                    except LapelError:
+                        await asyncio.sleep(0.1)
+                await handler.reach(2)
     assert handler.seen == ["before", "after"]

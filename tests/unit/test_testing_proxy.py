@@ -129,6 +129,26 @@ async def test_a_black_hole_swallows_without_closing() -> None:
         assert proxy.counters.dropped_request_bytes == 2
 
 
+async def test_a_connection_that_lost_bytes_stays_silent_and_others_go_on() -> None:
+    async with setup() as (_, proxy):
+        reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+        idle_reader, idle_writer = await asyncio.open_connection(proxy.host, proxy.port)
+        proxy.black_hole()
+        writer.write(b"lost\n")
+        while not proxy.counters.dropped_request_bytes:
+            await asyncio.sleep(0)
+        proxy.heal()
+        writer.write(b"a\n")
+        idle_writer.write(b"a\n")
+        assert await idle_reader.readline() == b"A\n"
+        assert await ask(proxy, b"a\n") == b"A\n"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await reader.readline()
+        writer.close()
+        idle_writer.close()
+
+
 async def test_a_delay_holds_back_every_chunk() -> None:
     async with setup() as (_, proxy):
         proxy.delay(0.01)

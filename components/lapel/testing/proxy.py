@@ -135,7 +135,10 @@ class FaultProxy:
     # faults
 
     def heal(self) -> None:
-        """Let everything pass again. What was frozen goes on; what was dropped is gone."""
+        """Let everything pass again. What was frozen goes on.
+
+        A connection of which something was swallowed stays as it is, silent: no network goes on behind lost bytes.
+        """
         self._mode, self._delay, self._piece = _Mode.PASS, 0.0, 0
         self._traps.clear()
         self._flow.set()
@@ -165,7 +168,10 @@ class FaultProxy:
         self._flow.clear()
 
     def black_hole(self) -> None:
-        """Swallow every byte in both directions, as after a silent loss of the network (half-open connections)."""
+        """Swallow every byte in both directions, as after a silent loss of the network (half-open connections).
+
+        After `heal` that goes on for connections which lost something; all others are as before.
+        """
         self._mode = _Mode.BLACK_HOLE
 
     def cut_request(self, pattern: bytes = b"") -> Trap:
@@ -250,7 +256,7 @@ class FaultProxy:
             await self._hold_back()
             trap = self._look(before, chunk)
             before = (before + chunk)[1 - LONGEST_PATTERN :]
-            if self._mode is _Mode.BLACK_HOLE:
+            if self._swallows(link):
                 self.counters.dropped_request_bytes += len(chunk)
                 continue
             if trap is not None and not trap.forward:
@@ -273,12 +279,16 @@ class FaultProxy:
                 self._end(link, trap)
                 return
             before = (before + chunk)[1 - LONGEST_PATTERN :]
-            if self._mode is _Mode.BLACK_HOLE:
+            if self._swallows(link):
                 self.counters.dropped_reply_bytes += len(chunk)
                 continue
             await self._hand_on(chunk, sink)
         # The backend ended the connection: so do we, or a driver would wait on a line that is dead.
         link.reset()
+
+    def _swallows(self, link: _Link) -> bool:
+        link.swallowed = link.swallowed or self._mode is _Mode.BLACK_HOLE
+        return link.swallowed
 
     async def _hand_on(self, chunk: bytes, sink: asyncio.StreamWriter) -> None:
         size = self._piece or len(chunk)
@@ -306,6 +316,7 @@ class _Link:
     client: asyncio.StreamWriter
     backend: asyncio.StreamWriter
     trap: Trap | None = None
+    swallowed: bool = False
 
     def reset(self) -> None:
         for writer in self._writers():

@@ -23,13 +23,17 @@ from .credentials import RenewedCredentials, assumed_role, from_chain, in_own_lo
 from .errors import EXPIRED, SDK_ERRORS, code_of, translate
 from .options import AwsOptions
 
-__all__ = ["AwsClients"]
+__all__ = ["ANSWER_SECONDS", "CLOSE_SECONDS", "AwsClients"]
 
 CONNECTIONS = 128
 """Most connections to one service; long polls take one each."""
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
 """How long a service may be silent; the components' own deadlines are shorter, long polls a third of it."""
+ANSWER_SECONDS = 10.0
+"""How long a request may take that no caller's deadline ends: one that several calls share, or of a reader."""
+CLOSE_SECONDS = 2.0
+"""How long a closing component waits for its requests; within what it has itself, or it would let go of no client."""
 
 
 class AwsClients:

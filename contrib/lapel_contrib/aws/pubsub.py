@@ -18,7 +18,7 @@ from lapel.pubsub.driver import PubSubDriver
 from lapel.pubsub.types import BulkPublishRequest, PublishRequest, SubscribeRequest
 
 from . import PUBSUB
-from .client import AwsClients
+from .client import ANSWER_SECONDS, CLOSE_SECONDS, AwsClients
 from .consumer import QueueConsumer
 from .errors import SDK_ERRORS, code_of, refusal
 from .pubsub_settings import SnsSqsSettings
@@ -87,13 +87,14 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
 
     async def close(self) -> None:
         topology, self._topology = self._topology, None
-        if topology is not None:
-            await topology.close()
-        await asyncio.gather(
-            *(outgoing.close() for outgoing in self._outgoing.values()),
-            *(reader.close() for reader in list(self._readers.values())),
-        )
-        await self._clients.close()
+        try:
+            await asyncio.gather(
+                *([] if topology is None else [topology.close()]),
+                *(outgoing.close(CLOSE_SECONDS) for outgoing in self._outgoing.values()),
+                *(reader.close() for reader in list(self._readers.values())),
+            )
+        finally:
+            await self._clients.close()
 
     async def ping(self) -> None:
         # Any answer is a sign of life, also that there is no such topic, or that it is not ours to see.
@@ -175,7 +176,8 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
         numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
         call = self._sns.publish_batch(TopicArn=await topology.topic(topic), PublishBatchRequestEntries=numbered)
         try:
-            reply = await call
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reply = await call
         except SDK_ERRORS as exc:
             error = self._clients.translate(exc, place, writes=True)
             if isinstance(error, NotFoundError):

@@ -12,7 +12,7 @@ from typing import Any
 from lapel.coalesce import Coalescer
 from lapel.errors import InvalidArgumentError, NotFoundError, OperationFailedError, UnavailableError
 
-from .client import AwsClients
+from .client import CLOSE_SECONDS, AwsClients
 from .errors import SDK_ERRORS, code_of
 from .pubsub_settings import SnsSqsSettings
 from .queue import Queue
@@ -116,7 +116,7 @@ class Topology:
 
     async def close(self) -> None:
         """End what is under way."""
-        await asyncio.gather(*(allowing.close() for allowing in self._allowing.values()))
+        await asyncio.gather(*(allowing.close(CLOSE_SECONDS) for allowing in self._allowing.values()))
 
     # inside
 

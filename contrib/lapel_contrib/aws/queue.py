@@ -8,7 +8,7 @@ from typing import Any
 
 from lapel.errors import LapelError, ThrottledError, UnavailableError
 
-from .client import AwsClients
+from .client import ANSWER_SECONDS, AwsClients
 from .errors import SDK_ERRORS, refusal
 
 __all__ = ["BATCH", "Queue", "Refused", "is_passing"]
@@ -23,7 +23,7 @@ _SENT_ATTRIBUTES = ["All"]
 
 
 class Queue:
-    """Calls on the queue behind `url`. All raise only errors of lapel, and may overlap."""
+    """Calls on the queue behind `url`. All raise only errors of lapel, end in bounded time, and may overlap."""
 
     def __init__(self, clients: AwsClients, client: Any, name: str, url: str) -> None:
         self._clients = clients
@@ -63,7 +63,7 @@ class Queue:
             AttributeNames=_SENT_ATTRIBUTES,
             MessageAttributeNames=_SENT_ATTRIBUTES,
         )
-        found: list[dict[str, Any]] = (await self._call(call, writes=False)).get("Messages") or []
+        found: list[dict[str, Any]] = (await self._call(call, writes=False, wait=wait)).get("Messages") or []
         return found
 
     async def send(self, entries: Sequence[dict[str, Any]]) -> Refused:
@@ -119,9 +119,10 @@ class Queue:
             for entry in reply.get("Failed") or ()
         }
 
-    async def _call(self, reply: Any, *, writes: bool) -> Any:
+    async def _call(self, reply: Any, *, writes: bool, wait: int = 0) -> Any:
         try:
-            return await reply
+            async with asyncio.timeout(wait + ANSWER_SECONDS):
+                return await reply
         except SDK_ERRORS as exc:
             raise self._clients.translate(exc, self.place, writes=writes) from None
 

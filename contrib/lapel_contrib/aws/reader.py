@@ -166,7 +166,7 @@ class QueueReader:
         """Stop; after at most the time of a poll."""
         self._closed = True
         if self._polls:
-            _, late = await asyncio.wait(self._polls, timeout=min(self._wait, 4.0))
+            _, late = await asyncio.wait(self._polls, timeout=min(self._wait, 3.0))
             for task in late:
                 task.cancel()
         if self._keeper is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import AsyncIterable, Sequence
@@ -17,7 +18,7 @@ from lapel.driver import DriverContext
 from lapel.errors import InvalidArgumentError, LapelError
 
 from . import SQS_BINDING
-from .client import AwsClients
+from .client import CLOSE_SECONDS, AwsClients
 from .component_settings import SqsBindingSettings
 from .consumer import QueueConsumer
 from .queue import BATCH, Queue
@@ -76,10 +77,12 @@ class SqsBinding(BindingDriver[SqsBindingSettings]):
         self._queue = await Queue.find(self._clients, self._client, self.settings.queue)
 
     async def close(self) -> None:
-        await self._outgoing.close()
-        if self._reader is not None:
-            await self._reader.close()
-        await self._clients.close()
+        try:
+            await asyncio.gather(
+                self._outgoing.close(CLOSE_SECONDS), *([] if self._reader is None else [self._reader.close()])
+            )
+        finally:
+            await self._clients.close()
 
     async def ping(self) -> None:
         await self._opened().attributes("ApproximateNumberOfMessages")

@@ -1,4 +1,4 @@
-"""Starting and stopping aiokafka's clients: bounded, and safe to cancel."""
+"""Starting and stopping aiokafka's clients: bounded, and safe to cancel; and connections that nobody answers on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import CloseReason
 
 __all__ = ["all_ended", "start", "stop_consumer", "stop_producer", "to_its_end"]
 
@@ -38,6 +40,7 @@ async def all_ended(seconds: float = STOP_SECONDS) -> None:
 
 async def start(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
     """Start a client. One that is cancelled on the way would leave connections behind, so it is let come to an end."""
+    _leave_silent_connections(client.client if isinstance(client, AIOKafkaProducer) else client._client)
     starting = asyncio.create_task(client.start(), name="lapel start Kafka client")
     starting.add_done_callback(_ended)
     try:
@@ -72,6 +75,26 @@ async def _abort(producer: AIOKafkaProducer) -> None:
     # There is no public way to give up on what was not sent.
     await producer.client.close()
     await producer._sender.close()
+
+
+def _leave_silent_connections(client: AIOKafkaClient) -> None:
+    """Have it connect anew when a request for metadata gets no answer.
+
+    It does so for all other requests, but would ask for metadata on a dead connection for ever, and publish nothing to
+    topics that it does not know yet.
+    """
+    update = client._metadata_update
+
+    async def update_or_reconnect(*arguments: Any) -> bool:
+        if await update(*arguments):
+            return True
+        for connection in list(client._conns.values()):
+            # Answers come in order, so nothing came since the oldest request, which its sender has given up.
+            if connection._requests and connection._requests[0][2].done():
+                connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        return False
+
+    client._metadata_update = update_or_reconnect
 
 
 def _ended(task: Task[Any]) -> None:

@@ -18,7 +18,8 @@ class FaultBackend:
     data it had; it may block, and returns when the backend answers; None when it cannot be restarted.
 
     `proxy_port` is the port that the proxy is to listen on, 0 for any that is free. Name one for a backend that tells
-    its clients where to connect, and let it advertise that port.
+    its clients where to connect, and let it advertise that port. Such a backend needs a second listener that advertises
+    itself, whose address `fields` returns for `host` and `port`.
     """
 
     host: str
