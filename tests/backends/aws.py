@@ -1,8 +1,8 @@
 """AWS: what tests and drivers need to reach an emulator of it, and moto, which emulates all services.
 
 Two emulators, each where it is more faithful. moto has SQS, SNS, S3, Secrets Manager, Systems Manager and STS, and the
-delivery of SNS to SQS; but its SQS takes time in proportion to the length of the queue for every call, so it is for
-behaviour and never for speed. ElasticMQ (`elasticmq.py`) has nothing but SQS, with a real queue behind it: for soak
+delivery of SNS to SQS, with queues made faster by `moto_speed.py`; it still answers one request after another, so it is
+for behaviour and never for speed. ElasticMQ (`elasticmq.py`) has nothing but SQS, with a real queue behind it: for soak
 tests, speed, and the order of message groups.
 """
 
@@ -55,8 +55,16 @@ class MotoServer(AwsBackend):
     def configure(self) -> None:
         port = free_port()
         url = self._url = f"http://127.0.0.1:{port}"
-        command = (sys.executable, Path(__file__).with_name("moto_server.py"), "--port", str(port))
-        self.processes = (Process("moto", command, folder=self._folder, check=lambda _: ask(url + _PROBE)),)
+        command = (sys.executable, "-m", "tests.backends.moto_server", "--port", str(port))
+        self.processes = (
+            Process(
+                "moto",
+                command,
+                folder=self._folder,
+                check=lambda _: ask(url + _PROBE),
+                environment={"PYTHONPATH": str(Path(__file__).parents[2])},
+            ),
+        )
 
 
 def ask(url: str, *, accepted: tuple[int, ...] = (200,)) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -11,11 +12,14 @@ import boto3
 import pytest
 from tests.backends.aws import AwsBackend
 
+from lapel.component import Component, ComponentOptions
 from lapel.testing.subject import Subject, read_components
 
 __all__ = ["COMPONENTS", "OnAws", "client"]
 
 COMPONENTS = Path(__file__).parent / "components"
+PATIENT = ComponentOptions(init_timeout=timedelta(seconds=30), call_timeout=timedelta(seconds=30))
+"""For emulators: moto answers one request after another, so that two hundred calls at once take their time."""
 
 
 def client(backend: AwsBackend, service: str) -> Any:
@@ -55,6 +59,11 @@ class OnAws:
             cls._subject = Subject.from_manifest(manifest, pins).variant(backend.properties | own)
         assert cls._subject is not None
         return cls._subject
+
+    def build(self, subject: Subject, options: ComponentOptions | None = None) -> Component[Any]:
+        """Return a new, unopened component."""
+        made: Component[Any] = super().build(subject, options or PATIENT)  # type: ignore[misc]  # the suite's
+        return made
 
     def prepare(self, backend: AwsBackend, unique: str) -> dict[str, str]:
         """Make what the component needs on the backend, and return the fields that name it."""

@@ -145,7 +145,11 @@ class QueueConsumer(Consumer):
             raise ThrottledError(f"{self.queue.place}: {len(refused)} of {len(held)} messages were not kept")
         lost += [held[number][0] for number in refused]
         for each in lost:
-            self._reader.finish(self._held.pop(each))
+            message = self._held.pop(each)
+            if self._by_group:
+                # It comes again, and what waits behind it must not overtake it.
+                await self._reader.give_way(message)
+            self._reader.finish(message)
         self._changed.set()
         return lost
 

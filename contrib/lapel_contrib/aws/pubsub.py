@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from aiobotocore.client import AioBaseClient
 
 from lapel.coalesce import Coalescer
-from lapel.delivery import Consumer, Delivery, Ordering
+from lapel.delivery import Consumer, Delivery
 from lapel.descriptor import Capability
 from lapel.driver import DriverContext
 from lapel.errors import ClosedError, InvalidArgumentError, LapelError, NotFoundError, OutcomeUnknownError
@@ -208,7 +208,7 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
             self._reader(queue),
             topology.name_of(request.topic),
             partial(_delivery, request.topic),
-            by_group=queue.fifo and request.ordering is Ordering.NONE,
+            by_group=queue.fifo,
             logger=self.context.logger,
             limit=limit,
             dead_letter=None if dead is None else partial(_bury, dead),

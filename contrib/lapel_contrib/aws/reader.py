@@ -66,8 +66,9 @@ class QueueReader:
     A poll is never cancelled, for the messages in its reply would stay invisible until their time-out; it runs while
     a consumer waits, and what nobody waits for any more when it ends is kept for the next or handed back. `topic_of`
     says which consumers a message is for. In a queue that keeps the order of groups, a consumer that asks for that
-    gets a message of a group only when the one before it was settled. `pause_after` gives the pause in seconds after
-    so many failed polls. `unused` is called when the last poll has ended and no consumer is left.
+    gets a message of a group only when the one before it was settled, by whichever consumer has that. `pause_after`
+    gives the pause in seconds after so many failed polls. `unused` is called when the last poll has ended and no
+    consumer is left.
     """
 
     def __init__(
@@ -187,8 +188,11 @@ class QueueReader:
         now = self._loop.time()
         found: list[Message] = []
         left: deque[Message] = deque()
+        expired: set[str | None] = set()
         for message in shelf.messages:
-            if message.until - self._margin <= now:
+            if message.until - self._margin <= now or (by_group and message.group in expired):
+                # What waits behind it in its group is left to the visibility timeout too, or it would overtake.
+                expired.add(message.group)
                 continue
             if len(found) >= count or (by_group and message.group in self._busy):
                 left.append(message)
