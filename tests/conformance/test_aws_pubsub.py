@@ -14,6 +14,8 @@ from lapel.testing import PubSubSuite
 from lapel.testing.pubsub import base
 from lapel.testing.pubsub.ordering import OrderingTests
 
+pytestmark = pytest.mark.timeout(240)
+
 SECONDS = 60.0
 """A failed message of SQS comes again after a second at the soonest, and all others of its group wait for it."""
 
@@ -38,7 +40,6 @@ class TestFifoOrder(OnTopics, OrderingTests):
     component = COMPONENTS / "pubsub.aws.snssqs-fifo.yaml"
 
 
-@pytest.mark.timeout(120)
 class TestFifoGroupOrder(OnTopics, OrderingTests):
     """All messages are one group."""
 
