@@ -228,17 +228,19 @@ async def test_a_redirect_is_followed_to_the_active_server() -> None:
 
 
 async def test_no_more_requests_are_under_way_than_the_pool_has_threads() -> None:
-    lock, under_way, most = threading.Lock(), 0, 0
+    changed, under_way, most = threading.Condition(), 0, 0
 
     def answer(asked: Asked) -> tuple[int, Any]:
         nonlocal under_way, most
         if not asked.path.startswith("secret/"):
             return 404, None
-        with lock:
+        with changed:
             under_way += 1
             most = max(most, under_way)
-        time.sleep(0.005)
-        with lock:
+            changed.notify_all()
+            assert changed.wait_for(lambda: most >= 3, 20)
+        time.sleep(0.005)  # room for one too many
+        with changed:
             under_way -= 1
         return 404, None
 
