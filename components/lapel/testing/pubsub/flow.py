@@ -60,7 +60,7 @@ class FlowTests(PubSubBase):
         async def complete() -> bool:
             return len(count) == FLOOD
 
-        await wait_until(complete, lambda: f"{len(count)} of {FLOOD} messages arrived", seconds=40)
+        await wait_until(complete, lambda: f"{len(count)} of {FLOOD} messages arrived", seconds=90)
         assert most <= 4 * CONCURRENCY
         assert set(count.values()) == {1}
         assert await left_over(bus, subscription) == []
