@@ -15,7 +15,7 @@ INSTALL = $(PIP) install -q -c $(CONSTRAINTS) --build-constraint $(CONSTRAINTS)
 help:
 	@echo 'make demo         run the quickstart; needs no service'
 	@echo 'make test         unit, conformance and type tests'
-	@echo 'make test-faults  tests that kill processes and break files and links'
+	@echo 'make test-faults  tests that kill processes, break files and links, or break drivers on purpose'
 	@echo 'make soak         10 000 lives of each component and 10 minutes of load; SOAK_MINUTES and SOAK_CYCLES change that'
 	@echo 'make backends     get the real services that the tests run against, as far as they are missing'
 	@echo 'make backends-status  say which there are, and where they come from'
@@ -55,10 +55,10 @@ backends-status: $(VENV)/.dev
 	@$(BIN)/python -m tests.backends status
 
 test: backends
-	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/soak --ignore=tests/benchmarks
+	$(BIN)/python -m pytest --ignore=tests/faults --ignore=tests/soak --ignore=tests/benchmarks --ignore=tests/conformance/mutants
 
 test-faults: backends
-	$(BIN)/python -m pytest tests/faults tests/soak
+	$(BIN)/python -m pytest tests/faults tests/soak tests/conformance/mutants
 
 soak: backends
 	SOAK_CYCLES=$${SOAK_CYCLES:-10000} SOAK_MINUTES=$${SOAK_MINUTES:-10} $(BIN)/python -m pytest -s tests/soak
