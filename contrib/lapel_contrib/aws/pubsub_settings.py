@@ -67,6 +67,7 @@ class SnsSqsSettings(AwsSettings, PubSubSettings):
         minimum=1,
         maximum=1000,
         doc="How often a message is received before SQS moves it to the dead-letter queue.",
+        example="10",
     )
     dead_letter_queue: str | None = setting(
         "sqsDeadLettersQueueName", default=None, doc="Queue for messages that are given up.", example="orders-dead"

@@ -70,7 +70,6 @@ class GcpSettings(Settings):
         aliases=("client_email",),
         default=None,
         doc="Name of the service account. Required with `privateKeyID`.",
-        example="shop@my-project-123.iam.gserviceaccount.com",
     )
     client_id: str | None = setting("clientID", aliases=("client_id",), default=None, doc=_UNUSED)
     auth_uri: str | None = setting("authURI", aliases=("auth_uri",), default=None, doc=_UNUSED)

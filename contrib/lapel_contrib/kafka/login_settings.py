@@ -27,6 +27,7 @@ class KafkaLoginSettings(Settings):
     auth_type: str | None = setting(
         "authType",
         default=None,
+        example="none",
         choices=(*AUTH_TYPES, "awsiam"),
         doc="How to log in. `none`: not at all and unencrypted. `password`: SASL. `mtls`: with a client certificate. "
         "`certificate`: not at all, but encrypted and with the broker's certificate verified. `oidc`: with tokens for "
