@@ -2,6 +2,8 @@
 
 As they stand, its queues look at every message in each call, some of them several times. Here messages are found by
 their receipts, counts come from those in flight, and a search for visible messages ends with the first that are wanted.
+As in SQS, a receipt of a queue that keeps an order counts only until the message is visible again: whoever holds an
+older one could else hide a message without its group, and the next of the group would overtake it.
 Its SNS makes a certificate for every message, and a key for every subscription; here notifications are not signed.
 """
 
@@ -96,6 +98,8 @@ def _delayed(queue: Queue) -> int:
 def _find(queue: Queue, receipt: str) -> Message:
     message = _by_receipt.get(receipt)
     if message is None or message not in queue._messages:
+        raise ReceiptHandleIsInvalid
+    if queue.fifo_queue and (message.visible or message.receipt_handle != receipt):
         raise ReceiptHandleIsInvalid
     return message
 

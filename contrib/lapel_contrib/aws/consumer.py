@@ -40,7 +40,6 @@ class QueueConsumer(Consumer):
         topic: str,
         make: Callable[[Message], Delivery],
         *,
-        by_group: bool,
         logger: logging.Logger,
         limit: int | None = None,
         dead_letter: Callable[[Sequence[Message]], Awaitable[Refused]] | None = None,
@@ -49,7 +48,6 @@ class QueueConsumer(Consumer):
         self._reader = reader
         self._topic = topic
         self._make = make
-        self._by_group = by_group
         self._logger = logger
         self._limit = limit
         self._dead_letter = dead_letter
@@ -76,11 +74,7 @@ class QueueConsumer(Consumer):
                 await asyncio.wait_for(self._changed.wait(), left)
         self._check_open()
         messages = await self._reader.take(
-            self._topic,
-            self._room(max_messages),
-            end - self._loop.time(),
-            by_group=self._by_group,
-            stop=self._stop,
+            self._topic, self._room(max_messages), end - self._loop.time(), stop=self._stop
         )
         if not messages:
             self._check_open()
@@ -146,9 +140,8 @@ class QueueConsumer(Consumer):
         lost += [held[number][0] for number in refused]
         for each in lost:
             message = self._held.pop(each)
-            if self._by_group:
-                # It comes again, and what waits behind it must not overtake it.
-                await self._reader.give_way(message)
+            # It comes again, and what waits behind it must not overtake it.
+            await self._reader.give_way(message)
             self._reader.finish(message)
         self._changed.set()
         return lost
@@ -189,12 +182,13 @@ class QueueConsumer(Consumer):
         async def send(some: Sequence[Message]) -> Refused:
             return await self.queue.delete([message.handle for message in some])
 
-        await self._persist("deleted", messages, send)
+        for message in await self._persist("deleted", messages, send):
+            # It is in other hands by now, and so is its group.
+            await self._reader.give_way(message)
 
     async def _return(self, messages: Sequence[tuple[Message, int]]) -> None:
-        if self._by_group:
-            for message, _ in messages:
-                await self._reader.give_way(message)
+        for message, _ in messages:
+            await self._reader.give_way(message)
 
         async def send(some: Sequence[tuple[Message, int]]) -> Refused:
             return await self.queue.set_visibility([(message.handle, seconds) for message, seconds in some])
@@ -213,24 +207,30 @@ class QueueConsumer(Consumer):
 
     async def _persist(
         self, what: str, entries: Sequence[T], send: Callable[[Sequence[T]], Awaitable[Refused]]
-    ) -> None:
-        """Send entries until none is refused for a passing reason, at most `SETTLE_TRIES` times."""
+    ) -> list[T]:
+        """Send entries until none is refused for a passing reason, at most `SETTLE_TRIES` times.
+
+        Returns those that were refused because they are not ours any more.
+        """
         left = list(entries)
+        lost: list[T] = []
         for number in range(1, SETTLE_TRIES + 1):
             if not left:
-                return
+                return lost
             try:
                 refused = await send(left)
             except LapelError as exc:
                 if not is_passing(exc) or number == SETTLE_TRIES:
                     raise
                 refused = dict.fromkeys(range(len(left)), exc)
-            for error in refused.values():
+            for index, error in refused.items():
                 if not is_passing(error):
                     # The receipt has expired: somebody else has the message now, or nobody any more.
                     self._logger.info("%s: a message was not %s: %s", self.queue.name, what, error)
+                    lost.append(left[index])
             left = [left[index] for index, error in refused.items() if is_passing(error)]
             if left and number < SETTLE_TRIES:
                 await asyncio.sleep(0.05 * 2**number * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load only
         if left:
             self._logger.warning("%s: %d messages were not %s; they come again", self.queue.name, len(left), what)
+        return lost

@@ -208,7 +208,6 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
             self._reader(queue),
             topology.name_of(request.topic),
             partial(_delivery, request.topic),
-            by_group=queue.fifo,
             logger=self.context.logger,
             limit=limit,
             dead_letter=None if dead is None else partial(_bury, dead),

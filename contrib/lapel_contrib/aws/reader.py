@@ -24,6 +24,9 @@ PATIENCE = 3
 """After how many visibility timeouts on a shelf a message goes back to the queue."""
 FAILING_SECONDS = 10.0
 """How long polls may fail in a passing way before those who wait are told."""
+POLL_SECONDS = 3.0
+HAND_BACK_SECONDS = 1.0
+"""How long closing waits for polls that are under way, and for the last request."""
 
 
 class Message:
@@ -65,10 +68,10 @@ class QueueReader:
 
     A poll is never cancelled, for the messages in its reply would stay invisible until their time-out; it runs while
     a consumer waits, and what nobody waits for any more when it ends is kept for the next or handed back. `topic_of`
-    says which consumers a message is for. In a queue that keeps the order of groups, a consumer that asks for that
-    gets a message of a group only when the one before it was settled, by whichever consumer has that. `pause_after`
-    gives the pause in seconds after so many failed polls. `unused` is called when the last poll has ended and no
-    consumer is left.
+    says which consumers a message is for. Of a queue that keeps the order of groups, a message of a group is given out
+    only when the one before it was settled, by whichever consumer has that; and when a message is lost to others, what
+    waits behind it in its group is not given out either. `pause_after` gives the pause in seconds after so many failed
+    polls. `unused` is called when the last poll has ended and no consumer is left.
     """
 
     def __init__(
@@ -122,9 +125,7 @@ class QueueReader:
             await self._hand_back(shelf.messages)
         self._look_around()
 
-    async def take(
-        self, topic: str, count: int, max_wait: float, *, by_group: bool, stop: Future[None]
-    ) -> list[Message]:
+    async def take(self, topic: str, count: int, max_wait: float, *, stop: Future[None]) -> list[Message]:
         """Return up to `count` messages as soon as there is one, nothing after `max_wait` seconds or `stop`.
 
         Raises `UnavailableError` when polls have been failing for a while, and at once what will not pass by itself.
@@ -132,7 +133,7 @@ class QueueReader:
         shelf = self._shelf(topic)
         end = self._loop.time() + max_wait
         while True:
-            found = [] if stop.done() else self._pick(shelf, count, by_group)
+            found = [] if stop.done() else self._pick(shelf, count)
             left = end - self._loop.time()
             if found or left <= 0 or stop.done():
                 return found
@@ -157,22 +158,31 @@ class QueueReader:
 
     async def give_way(self, message: Message) -> None:
         """Hand back what waits behind a message of the same group, which is to come again before them."""
+        if not self.queue.fifo:
+            return
         behind: list[Message] = []
         for shelf in self._shelves.values():
-            behind += [each for each in shelf.messages if each.group == message.group]
-            shelf.messages = deque(each for each in shelf.messages if each.group != message.group)
+            behind += self._take_off(shelf, lambda each: each.group == message.group)[0]
         await self._hand_back(behind)
 
     async def close(self) -> None:
         """Stop; after at most the time of a poll."""
         self._closed = True
-        if self._polls:
-            _, late = await asyncio.wait(self._polls, timeout=min(self._wait, 3.0))
-            for task in late:
+        tasks: set[Task[None]] = {*self._polls}
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=min(self._wait, POLL_SECONDS))
+            if self._keeper is not None:
+                tasks.add(self._keeper)
+                self._keeper.cancel()
+            back = self._loop.create_task(self._hand_back_all(), name=f"lapel hand back {self.queue.name}")
+            tasks.add(back)
+            await asyncio.wait([back], timeout=HAND_BACK_SECONDS)
+        finally:
+            for task in tasks:
                 task.cancel()
-        if self._keeper is not None:
-            self._keeper.cancel()
-        await asyncio.wait([asyncio.ensure_future(self._hand_back_all())], timeout=1.0)
+            if tasks:
+                await asyncio.wait(tasks, timeout=HAND_BACK_SECONDS)
 
     # inside
 
@@ -182,26 +192,40 @@ class QueueReader:
             shelf = self._shelves[topic] = Shelf()
         return shelf
 
-    def _pick(self, shelf: Shelf, count: int, by_group: bool) -> list[Message]:
+    def _pick(self, shelf: Shelf, count: int) -> list[Message]:
         if not shelf.messages:
             return []
         now = self._loop.time()
+        # What waits behind a message that may be somebody else's is left to the visibility timeout like that one.
+        self._take_off(shelf, lambda each: each.until - self._margin <= now)
         found: list[Message] = []
         left: deque[Message] = deque()
-        expired: set[str | None] = set()
         for message in shelf.messages:
-            if message.until - self._margin <= now or (by_group and message.group in expired):
-                # What waits behind it in its group is left to the visibility timeout too, or it would overtake.
-                expired.add(message.group)
-                continue
-            if len(found) >= count or (by_group and message.group in self._busy):
+            if len(found) >= count or (self.queue.fifo and message.group in self._busy):
                 left.append(message)
                 continue
             found.append(message)
-            if by_group and message.group is not None:
+            if self.queue.fifo and message.group is not None:
                 self._busy.add(message.group)
         shelf.messages = left
         return found
+
+    def _take_off(self, shelf: Shelf, wanted: Callable[[Message], bool]) -> tuple[list[Message], list[Message]]:
+        """Take from a shelf the wanted messages, and what waits behind them in their groups if those keep an order."""
+        taken: list[Message] = []
+        behind: list[Message] = []
+        left: deque[Message] = deque()
+        groups: set[str | None] = set()
+        for message in shelf.messages:
+            if wanted(message):
+                taken.append(message)
+                groups.add(message.group)
+            elif self.queue.fifo and message.group in groups:
+                behind.append(message)
+            else:
+                left.append(message)
+        shelf.messages = left
+        return taken, behind
 
     def _demand(self) -> int:
         return sum(
@@ -292,24 +316,32 @@ class QueueReader:
         try:
             while any(shelf.messages for shelf in self._shelves.values()):
                 await asyncio.sleep(self.visibility / 3)
-                now = self._loop.time()
-                kept: list[Message] = []
                 back: list[Message] = []
+                kept: list[Message] = []
                 for shelf in self._shelves.values():
-                    shelf.messages = deque(each for each in shelf.messages if each.until > now)
+                    back += self._drop_lost(shelf)
                     if shelf.consumers:
-                        old = [each for each in shelf.messages if now - each.since > PATIENCE * self.visibility]
-                        shelf.messages = deque(each for each in shelf.messages if each not in old)
+                        back += self._take_old(shelf)
                         kept += shelf.messages
-                        back += old
                 await self._hand_back(back)
-                await self._renew(kept, now)
+                await self._renew(kept)
         finally:
             self._keeper = None
 
-    async def _renew(self, messages: list[Message], now: float) -> None:
+    def _drop_lost(self, shelf: Shelf) -> list[Message]:
+        """Take off a shelf what others may have, and return what waited behind that in its group."""
+        now = self._loop.time()
+        return self._take_off(shelf, lambda each: each.until <= now)[1]
+
+    def _take_old(self, shelf: Shelf) -> list[Message]:
+        oldest = self._loop.time() - PATIENCE * self.visibility
+        old, behind = self._take_off(shelf, lambda each: each.since < oldest)
+        return old + behind
+
+    async def _renew(self, messages: list[Message]) -> None:
         if not messages:
             return
+        now = self._loop.time()
         try:
             refused = await self.queue.set_visibility([(each.handle, self.visibility) for each in messages])
         except LapelError as exc:
@@ -318,6 +350,10 @@ class QueueReader:
         for number, message in enumerate(messages):
             if number not in refused:
                 message.until = now + self.visibility
+            elif not is_passing(refused[number]):
+                message.until = now
+        behind = [each for shelf in self._shelves.values() for each in self._drop_lost(shelf)]
+        await self._hand_back(behind)
 
     async def _hand_back(self, messages: Iterable[Message]) -> None:
         handles = [(message.handle, 0) for message in messages]

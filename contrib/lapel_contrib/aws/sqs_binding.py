@@ -121,7 +121,7 @@ class SqsBinding(BindingDriver[SqsBindingSettings]):
                 logger=self.context.logger,
                 unused=lambda _: None,
             )
-        return _Source(self._reader, queue.name, self._delivery, by_group=queue.fifo, logger=self.context.logger)
+        return _Source(self._reader, queue.name, self._delivery, logger=self.context.logger)
 
     async def _send(self, entries: Sequence[dict[str, Any]]) -> Sequence[LapelError | None]:
         refused = await self._opened().send(entries)
