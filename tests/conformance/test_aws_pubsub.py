@@ -2,8 +2,6 @@
 
 SQS hands out a group to one consumer at a time, and the messages behind one that is not settled to nobody; the suite's
 tests of bare consumers and of brokers without an order take several without settling any, so FIFO topics do without.
-Their component files do not say `shared`: on a loaded machine a message was overtaken once in several runs between two
-components in one group. Whether by the driver or by the emulator is not known, so nothing is claimed of that.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 import requests
 from tests.backends.gcp_secrets import SecretManagerBackend
 from tests.backends.gcs import GcsBackend
+from tests.unit.loop_watch import assert_never_held_up
 from tests.unit.test_gcp_bucket import binding_at
 from tests.unit.test_gcp_secrets import store_at
 
@@ -22,49 +23,39 @@ LONGEST = 0.020
 """Seconds that the loop's thread may work without a turn of the loop."""
 
 
-class Watched:
-    """Measures the longest time that the thread of the loop spent between two of its turns.
-
-    Its own time counts, so that other programs on the machine do not; waiting in it is what blockbuster looks for.
-    """
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-
-    async def __aenter__(self) -> Watched:
-        self._task = asyncio.create_task(self._watch())
-        await asyncio.sleep(0)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    async def _watch(self) -> None:
-        while True:
-            before = time.thread_time()
-            await asyncio.sleep(0)
-            self.longest = max(self.longest, time.thread_time() - before)
-
-
 async def test_the_loop_is_never_held_up_by_the_bucket(gcs_server: GcsBackend, gcs_bucket: str) -> None:
-    async with Watched() as watched, binding_at(gcs_server.endpoint, gcs_bucket) as binding:
-        for operation, data in (("create", bytes(10_240)), ("get", None), ("delete", None)):
-            await asyncio.gather(
-                *(binding.invoke(operation, data, metadata={"key": f"k{number}"}) for number in range(100))
-            )
-        await binding.invoke("create", bytes(9_000_000), metadata={"key": "large"})
-        await binding.invoke("get", metadata={"key": "large"})
-        await binding.invoke("list")
-    assert watched.longest < LONGEST
+    async def work() -> None:
+        async with binding_at(gcs_server.endpoint, gcs_bucket) as binding:
+            for operation, data in (("create", bytes(10_240)), ("get", None), ("delete", None)):
+                await asyncio.gather(
+                    *(binding.invoke(operation, data, metadata={"key": f"k{number}"}) for number in range(100))
+                )
+            await binding.invoke("create", bytes(9_000_000), metadata={"key": "large"})
+            await binding.invoke("get", metadata={"key": "large"})
+            await binding.invoke("list")
+
+    await assert_never_held_up(work, LONGEST)
 
 
 async def test_the_loop_is_never_held_up_by_the_secret_store(gcp_secrets: SecretManagerBackend) -> None:
     gcp_secrets.put("watched", b"value")
-    async with Watched() as watched, store_at(gcp_secrets) as store:
-        await asyncio.gather(*(store.get("watched") for _ in range(100)))
-        await store.bulk_get()
-    assert watched.longest < LONGEST
+
+    async def work() -> None:
+        async with store_at(gcp_secrets) as store:
+            await asyncio.gather(*(store.get("watched") for _ in range(100)))
+            await store.bulk_get()
+
+    await assert_never_held_up(work, LONGEST)
+
+
+async def test_what_holds_up_the_loop_is_measured() -> None:
+    async def work() -> None:
+        end = time.thread_time() + 2 * LONGEST
+        while time.thread_time() < end:
+            pass
+
+    with pytest.raises(AssertionError, match="held up"):
+        await assert_never_held_up(work, LONGEST)
 
 
 async def test_few_threads_run_at_a_time() -> None:
