@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 __all__ = ["Deadlines", "Ticket"]
 
 
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """One call under way. `expired` becomes true when its deadline passed and its task was cancelled for that."""
 
-    __slots__ = ("cancelling", "expired", "expires_at", "task")
-
-    def __init__(self, task: asyncio.Task[object], expires_at: float) -> None:
-        self.task = task
-        self.expires_at = expires_at
-        self.cancelling = task.cancelling()
-        self.expired = False
+    task: asyncio.Task[object]
+    expires_at: float
+    cancelling: int
+    expired: bool = False
 
     def timed_out(self) -> bool:
         """Tell whether the cancellation just caught was ours alone, and take it back, once.
@@ -50,7 +49,8 @@ class Deadlines:
 
     def enter(self, task: asyncio.Task[object], now: float | None = None) -> Ticket:
         """Start the clock for a call that runs in `task`. `now` spares a look at the loop's clock."""
-        ticket = Ticket(task, (self._loop.time() if now is None else now) + self.timeout)
+        expires_at = (self._loop.time() if now is None else now) + self.timeout
+        ticket = Ticket(task, expires_at, task.cancelling())
         self._tickets[ticket] = None
         if self._timer is None:
             self._timer = self._loop.call_at(ticket.expires_at, self._expire)

@@ -39,7 +39,8 @@ class Members:
         Like its siblings it raises `NotFoundError` when there is none, `UnavailableError` when it was left out
         (`ignoreErrors`), and `ClosedError` after `aclose`.
         """
-        return cast("StateStore", self._get(name, Kind.STATE))
+        store: StateStore = self._get(name, Kind.STATE)
+        return store
 
     def pubsub(self, name: str) -> PubSub:
         """Return the pub/sub component of this name."""
@@ -109,12 +110,15 @@ class Members:
         sides = self._members.get(name)
         if sides is None:
             raise self._unknown_name(name)
-        component = sides.get(side) or next(iter(sides.values()))
-        if component.descriptor.kind is not kind:
-            raise NotFoundError(f"{name!r} is a {component.type}, not of kind {kind.value}")
-        if side not in sides:
-            raise NotFoundError(f"{name!r} ({component.type}) has no {side} side")
+        component = sides.get(side)
+        if component is None or component.descriptor.kind is not kind:
+            raise self._other_kind(name, next(iter(sides.values())), kind, side)
         return component
+
+    def _other_kind(self, name: str, component: Component[Any], kind: Kind, side: str) -> LapelError:
+        if component.descriptor.kind is not kind:
+            return NotFoundError(f"{name!r} is a {component.type}, not of kind {kind.value}")
+        return NotFoundError(f"{name!r} ({component.type}) has no {side} side")
 
     def _unknown_name(self, name: str) -> LapelError:
         if self._closed:

@@ -57,7 +57,8 @@ class HostApp:
             try:
                 response = await self._respond(scope, receive)
                 if type(response) is Response:
-                    await _send_whole(response, send)
+                    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+                    await send({"type": "http.response.body", "body": response.body})
                 else:
                     await _send_stream(response, send)
             except ClientGoneError:
@@ -70,25 +71,35 @@ class HostApp:
 
     async def _respond(self, scope: Any, receive: Receive) -> Response:
         method: str = scope["method"]
+        host = self.host
         try:
             raw_path = _raw_path(scope)
             if root := scope.get("root_path"):
                 raw_path = under_root(raw_path, root)
-            found = self.host.router.find(method, raw_path)
+            found = host.router.find(method, raw_path)
             headers = scope["headers"]
             if self._token is not None and not (found and found[0].open):
                 headers = self._authorized(headers)
             if found is None:
                 return no_route(headers)
             route, parameters = found
-            if not self.host.ready:
+            if not host.ready:
                 await self._wake(route)
             query = scope["query_string"]
             if b"%" in query:
                 _check_escapes(query)
-            body = await self._read(headers, receive) if route.body == "whole" else b""
+            body = b""
+            if route.body == "whole":
+                # Nearly every body comes in one piece.
+                message = await receive()
+                if message["type"] == "http.request" and not message.get("more_body"):
+                    body = message.get("body", b"")
+                    if 0 <= self._limit < len(body):
+                        raise _TOO_LARGE
+                else:
+                    body = await self._read_on(message, receive)
             request = Request(method, parameters, query, headers, receive, body)
-            if self.host.hooks:
+            if host.hooks:
                 return await self._watched(route, request)
             return await route.handler(request)
         except Exception as exc:
@@ -125,15 +136,9 @@ class HostApp:
             _log.error("the host does not start: %s", exc)
             raise HostError(500, "ERR_HEALTH_NOT_READY", "dapr is not ready: [components]") from None
 
-    async def _read(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
-        """Return the whole body. Raises the 413 and `ClientGoneError`."""
+    async def _read_on(self, message: Message, receive: Receive) -> bytes:
+        """Return a body that begins with `message`. Raises the 413 and `ClientGoneError`."""
         limit = self._limit
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            body: bytes = message.get("body", b"")
-            if 0 <= limit < len(body):
-                raise _TOO_LARGE
-            return body
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -206,7 +211,9 @@ async def _send_stream(response: Response, send: Send) -> None:
         try:
             first = await anext(chunks, b"")
         except Exception as exc:
-            await _send_whole(_failure(exc, "streaming"), send)
+            failure = _failure(exc, "streaming")
+            await send({"type": "http.response.start", "status": failure.status, "headers": failure.headers})
+            await send({"type": "http.response.body", "body": failure.body})
             return
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": first, "more_body": True})
@@ -220,8 +227,3 @@ async def _send_stream(response: Response, send: Send) -> None:
             _log.warning("a stream broke off after it had begun: %s", exc)
             return
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _send_whole(response: Response, send: Send) -> None:
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-    await send({"type": "http.response.body", "body": response.body})

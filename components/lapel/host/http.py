@@ -31,31 +31,24 @@ JSON = b"application/json"
 _PREFIX = "metadata."
 
 
-class Request:
+class Request(msgspec.Struct):
     """What a handler gets.
 
     `parameters` are the values of the template's parameters, unescaped, in its order. `body` is empty for routes
     that take none, and for those that `stream`.
     """
 
-    __slots__ = ("_query", "_receive", "body", "headers", "method", "parameters", "query_string")
+    method: str
+    parameters: tuple[str, ...]
+    query_string: bytes
+    headers: Headers
+    receive: Receive
+    body: bytes = b""
+    _query: list[tuple[str, str]] | None = None
 
-    def __init__(
-        self,
-        method: str,
-        parameters: tuple[str, ...],
-        query_string: bytes,
-        headers: Headers,
-        receive: Receive,
-        body: bytes = b"",
-    ) -> None:
-        self.method = method
-        self.parameters = parameters
-        self.query_string = query_string
-        self.headers = headers
-        self.body = body
-        self._receive = receive
-        self._query: list[tuple[str, str]] | None = None
+    def __repr__(self) -> str:
+        # Bodies, headers and queries may hold secrets.
+        return f"<{type(self).__name__} {self.method}>"
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of this name (lower case), None when there is none."""
@@ -95,7 +88,7 @@ class Request:
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the body of a streaming route as it comes. Raises `ClientGoneError`."""
         while True:
-            message = await self._receive()
+            message = await self.receive()
             if message["type"] != "http.request":
                 raise ClientGoneError
             if chunk := message.get("body"):

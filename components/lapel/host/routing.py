@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +16,8 @@ from .http import Request, Response
 __all__ = ["Handler", "Route", "Router", "under_root"]
 
 Handler = Callable[[Request], Awaitable[Response]]
+_LEADS = 128
+"""For how many begins of paths the way is remembered."""
 _BAD_ESCAPE = re.compile("%(?![0-9a-fA-F]{2}).{0,2}")
 _VERSIONS = {"v1.0": "v1", "v1.0-alpha1": "v1alpha1", "v1.0-alpha2": "v1alpha2", "v1.0-beta1": "v1beta1"}
 
@@ -68,38 +71,46 @@ class Router:
         self._root = _Node()
         for route in self.routes:
             self._add(route)
+        self._lead = lru_cache(_LEADS)(self._first)
 
     def find(self, method: str, raw_path: str) -> tuple[Route, tuple[str, ...]] | None:
         """Return route and unescaped parameters, or None when no route has this path and method.
 
         Raises the 400 for a path with a bad escape.
         """
+        # Nearly every request takes the first branch at each segment, and has all but the last in common with others.
+        head, _, last = raw_path.rpartition("/")
+        known = self._lead(head)
+        if known is not None and last and last[0] != "." and "%" not in last and "+" not in last:
+            node, parameters = known
+            child = node.literals.get(last)
+            if child is None:
+                child = node.parameter
+                parameters = (*parameters, last)
+            if child is not None and (route := child.routes.get(method)) is not None:
+                return route, parameters
         if "%" in raw_path and (bad := _BAD_ESCAPE.search(raw_path)):
             raise plain_error(400, f'invalid URL escape "{bad[0]}"')
-        segments = _clean(raw_path).split("/")
-        # Nearly every request takes the first branch at each segment. Only where that leads nowhere is it worth trying
-        # the others, which costs several times as much.
+        found = _match(self._root, _clean(raw_path).split("/"), 1, method, ())
+        if found is not None and ("%" in raw_path or "+" in raw_path):
+            return found[0], tuple([_unescape(text) for text in found[1]])
+        return found
+
+    def _first(self, head: str) -> tuple[_Node, tuple[str, ...]] | None:
+        """Follow the first branch at each segment; None when that leads nowhere, or `head` is not plain."""
+        if "%" in head or "+" in head or "//" in head + "/" or "/." in head:
+            return None
         node = self._root
         parameters: list[str] = []
-        for segment in segments[1:]:
+        for segment in head.split("/")[1:]:
             child = node.literals.get(segment)
             if child is None:
                 child = node.parameter
                 if child is None:
-                    break
+                    return None
                 parameters.append(segment)
             node = child
-        else:
-            route = node.routes.get(method)
-            if route is not None:
-                return route, self._unescaped(parameters, raw_path)
-        found = _match(self._root, segments, 1, method, ())
-        return None if found is None else (found[0], self._unescaped(found[1], raw_path))
-
-    def _unescaped(self, parameters: Sequence[str], raw_path: str) -> tuple[str, ...]:
-        if "%" in raw_path or "+" in raw_path:
-            return tuple([_unescape(text) for text in parameters])
-        return tuple(parameters)
+        return node, tuple(parameters)
 
     def _add(self, route: Route) -> None:
         node = self._root

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from math import inf
 from typing import Any, TypeVar
 
 from ..component import ComponentOptions, unsupported
 from ..descriptor import Capability
 from ..errors import EtagInvalidError, InvalidArgumentError
-from ..jsontext import encode_value
+from ..jsontext import JSON_CONTENT_TYPE, encode_value
 from ..keyprefix import key_prefix
 from .driver import StateDriver
 from .types import (
@@ -51,6 +52,7 @@ class RequestBuilder:
         # Flags and properties cost more than all other checks together.
         limits, capabilities = self._driver.limits, self._driver.capabilities
         self._key_bytes, self._value_bytes, self._ttl_seconds = limits.key_bytes, limits.value_bytes, limits.ttl_seconds
+        self._ascii_room: float = inf if limits.key_bytes is None else limits.key_bytes - len(self.prefix.encode())
         self._default_ttl = self._driver.default_ttl
         self._has_etag = Capability.ETAG in capabilities
         self._has_ttl = Capability.TTL in capabilities
@@ -168,12 +170,14 @@ class RequestBuilder:
         return DeletePrefixRequest(self._key(bare) + BARS, request.metadata)
 
     def _key(self, key: str) -> str:
-        if type(key) is not str or not key or not key.isascii() or "\0" in key or self.prefix:
-            return self._unusual_key(key)
-        limit = self._key_bytes
-        if limit is not None and len(key) > limit:
-            raise self._invalid(f"the key has {len(key)} bytes; this store takes at most {limit}")
-        return key
+        # All that most keys need; the rest looks at the others one question at a time.
+        if type(key) is str and key.isascii() and "\0" not in key and 0 < len(key) <= self._ascii_room:
+            prefix = self.prefix
+            if not prefix:
+                return key
+            if BARS not in key:
+                return prefix + key
+        return self._unusual_key(key)
 
     def _unusual_key(self, key: str) -> str:
         if not isinstance(key, str):
@@ -189,7 +193,8 @@ class RequestBuilder:
             raise self._invalid("the key holds a lone surrogate, which is not text")
         limit, size = self._key_bytes, len(full.encode())
         if limit is not None and size > limit:
-            raise self._invalid(f"the key has {size} bytes with its prefix; this store takes at most {limit}")
+            whole = " with its prefix" if self.prefix else ""
+            raise self._invalid(f"the key has {size} bytes{whole}; this store takes at most {limit}")
         return full
 
     def _precondition(
@@ -249,6 +254,8 @@ class RequestBuilder:
             raise self._invalid(f"{name} is {word!r}; expected one of {allowed}") from None
 
     def _check_content_type(self, content_type: str) -> None:
+        if content_type == JSON_CONTENT_TYPE:
+            return
         if not (isinstance(content_type, str) and content_type.isascii() and content_type.isprintable()):
             raise self._invalid(f"content type {content_type!r} is not one; expected text such as application/json")
 

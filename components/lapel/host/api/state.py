@@ -128,10 +128,9 @@ class _State:
         name = request.parameters[0]
         store = self._store(name)
         items = decode(_items, request.body)
-        operations = [self._set(name, item, request.metadata(item.metadata)) for item in items]
         try:
-            if len(operations) == 1:
-                one = operations[0]
+            if len(items) == 1:
+                one = self._set(name, items[0], request.metadata(items[0].metadata))
                 await store.set(
                     one.key,
                     one.value,
@@ -141,7 +140,8 @@ class _State:
                     content_type=one.content_type,
                     metadata=one.metadata,
                 )
-            elif operations:
+            elif items:
+                operations = [self._set(name, item, request.metadata(item.metadata)) for item in items]
                 outcomes = await store.bulk_set(operations)
                 errors = [outcome.error for outcome in outcomes if outcome.error is not None]
                 if errors:
