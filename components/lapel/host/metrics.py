@@ -40,6 +40,7 @@ class Metrics:
             buckets=_MILLISECONDS,
             registry=self.registry,
         )
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.registry.register(_Inside(host))
 
     def started(self, request: Request, route: Route) -> Any:
@@ -49,9 +50,15 @@ class Metrics:
     def finished(self, token: Any, status: int) -> None:
         """Count an answer."""
         method, path, began = token
-        labels = (self._app_id, method, path, str(status))
-        self._requests.labels(*labels).inc()
-        self._latency.labels(*labels).observe((time.perf_counter() - began) * 1000)
+        elapsed = (time.perf_counter() - began) * 1000
+        found = self._counters.get((method, path, status))
+        if found is None:
+            labels = (self._app_id, method, path, str(status))
+            found = self._requests.labels(*labels), self._latency.labels(*labels)
+            self._counters[method, path, status] = found
+        requests, latency = found
+        requests.inc()
+        latency.observe(elapsed)
 
 
 class _Inside(Collector):
