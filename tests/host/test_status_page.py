@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from tests.host.application import application
 from tests.host.support import component, running
+
+from lapel.host import create_app
 
 SCREENSHOT = os.environ.get("LAPEL_SCREENSHOT")
 """Where to write a picture of the page, for the documentation."""
@@ -78,6 +82,26 @@ async def test_with_an_api_token_it_asks_for_it(tmp_path: Path, browser: webdriv
         await asyncio.to_thread(browser.find_element(By.ID, "token").send_keys, "let-me-in")
         await asyncio.to_thread(browser.find_element(By.ID, "enter").click)
         await until(lambda: [row[0] for row in rows(browser, "components") if row] == ["statestore"])
+
+
+async def test_it_works_where_it_is_mounted_also_without_the_slash(tmp_path: Path, browser: webdriver.Remote) -> None:
+    component(tmp_path, "statestore", "state.in-memory")
+    host = create_app(tmp_path, app_id="myapp", api_token=None)
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        inside = scope["type"] == "http" and scope["path"].startswith("/ops")
+        await host({**scope, "root_path": "/ops"} if inside else {**scope, "raw_path": b"/none"}, receive, send)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(outer, lifespan="off", log_config=None))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        for path in ("/ops", "/ops/"):
+            await asyncio.to_thread(browser.get, f"http://127.0.0.1:{listener.getsockname()[1]}{path}")
+            await until(lambda: [row[0] for row in rows(browser, "components") if row] == ["statestore"])
+        await asyncio.to_thread(browser.get, "about:blank")
+        server.should_exit = True
+        await asyncio.wait_for(serving, PATIENCE)
+        await host.host.stop()
 
 
 async def test_it_can_be_switched_off(tmp_path: Path) -> None:
