@@ -695,6 +695,29 @@ async def test_revoked_deliveries_are_finished_or_cancelled_in_time_and_the_rest
 
 
 @virtual
+@pytest.mark.parametrize("keys", [None, 1])
+async def test_a_message_that_fails_while_it_is_revoked_is_not_tried_again(keys: int | None) -> None:
+    """Others have it by then, so that two members would work on it, and on its key, at once."""
+    started: list[int] = []
+
+    async def handle(held: Held) -> Any:
+        started.append(number_of(held))
+        await asyncio.sleep(1)
+        return Outcome.RETRY
+
+    broker = Broker([0], keys=keys)
+    broker.redelivers = False
+    ordering = Ordering.KEY if keys else Ordering.NONE
+    async with Rig(broker, handle, ordering=ordering, backoff=Backoff(initial=0.5, maximum=0.5)) as rig:
+        await until(lambda: started == [0])
+        await broker.consumer.revoked(list(broker.consumer.held), 10.0)
+        assert rig.dispatcher.in_flight == 0
+        await asyncio.sleep(30)
+        assert started == [0]
+        assert broker.acked == []
+
+
+@virtual
 async def test_a_message_lost_while_its_dead_letter_is_published_is_not_settled() -> None:
     async def handle(held: Held) -> Any:
         return Outcome.DROP

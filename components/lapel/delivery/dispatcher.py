@@ -279,7 +279,7 @@ class Dispatcher(Workers):
         self.make_room()
 
     def _park(self, held: Held, delay: float) -> None:
-        if held.lost or self._stopping:
+        if held.lost or held.leaving or self._stopping:
             self.let_go(held)
             return
         self.schedule.park(held)
@@ -334,12 +334,17 @@ class Dispatcher(Workers):
         return [held.delivery for held in unstarted if held.reason is None]
 
     async def revoke(self, session: Session, deliveries: Iterable[Delivery], seconds: float) -> None:
-        """Let go of deliveries that are being taken away: finish what runs in time, drop the rest."""
+        """Let go of deliveries that are being taken away: finish what runs in time, drop the rest.
+
+        What fails meanwhile is not tried again here, for others have it by then.
+        """
         found = [held for held in map(session.held.get, deliveries) if held is not None]
         running = [held for held in found if held.phase == RUNNING]
         for held in reversed(found):
             if held.phase != RUNNING:
                 self.let_go(held)
+        for held in running:
+            held.leaving = True
         await self._wait_done(running, seconds * 0.6)
         late = [held for held in running if held.phase == RUNNING]
         for held in late:

@@ -37,8 +37,9 @@ class Held(msgspec.Struct, eq=False):
     """One delivery in the hands of the dispatcher.
 
     `attempt` counts from 1: the broker's count plus the retries made here. `first_seen` is the wall clock at its
-    arrival. `lost` means that it is no longer ours and must not be settled. `reason` is set once it is given up and
-    only its dead letter is still to be published. `lease_until` is a time of the loop, and matters only with leases.
+    arrival. `lost` means that it is no longer ours and must not be settled, `leaving` that it soon will not be, so that
+    there is no retry here. `reason` is set once it is given up and only its dead letter is still to be published.
+    `lease_until` is a time of the loop, and matters only with leases.
     """
 
     delivery: Delivery
@@ -49,6 +50,7 @@ class Held(msgspec.Struct, eq=False):
     lane: Any = None
     phase: int = QUEUED
     lost: bool = False
+    leaving: bool = False
     worker: Any = None
     timer: Any = None
     reason: str | None = None
