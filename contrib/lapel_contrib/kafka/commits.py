@@ -14,11 +14,13 @@ from .errors import name_of
 from .offsets import note_of
 from .partition import Partition
 
-__all__ = ["COMMIT_PAUSE", "Commits"]
+__all__ = ["COMMIT_PAUSE", "REBALANCE_COMMIT_SECONDS", "Commits"]
 
 COMMIT_PAUSE = 0.1
 """Least seconds between two commits."""
 COMMIT_SECONDS = 5.0
+REBALANCE_COMMIT_SECONDS = 2.0
+"""How long a rebalance waits for the commit of what is finished; what is not committed by then comes again."""
 
 
 class Commits:

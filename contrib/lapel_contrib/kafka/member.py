@@ -19,7 +19,7 @@ from lapel.errors import LapelError, UnavailableError
 
 from .arming import Arming
 from .clients import start_clients, stop_clients
-from .commits import Commits
+from .commits import REBALANCE_COMMIT_SECONDS, Commits
 from .consumer import KafkaConsumer, note_rivals
 from .errors import translate
 from .offsets import Committed, fetch_committed, read_note, start_offsets
@@ -334,7 +334,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             one.revoking = True
         await self._let_go(leaving, self._patience())
         if self._commits is not None:
-            await self._commits.now(_LAST_COMMIT_SECONDS)
+            await self._commits.now(REBALANCE_COMMIT_SECONDS)
         for one in leaving:
             if self._partitions.get(one.tp) is one:
                 self._drop(one.tp)
@@ -397,4 +397,4 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         """How many seconds handlers have in a rebalance: the group waits for us as long as a session may last."""
         options = self._options
         left = options.session_timeout - options.heartbeat_interval
-        return max(0.3 * options.session_timeout, left - 2.0)
+        return max(0.3 * options.session_timeout, left - REBALANCE_COMMIT_SECONDS)
