@@ -8,13 +8,14 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.backends.kafka import KafkaBackend, KafkaCluster
 from tests.backends.kafka_fixtures import OwnKafka
 from tests.backends.kafka_node import KafkaOptions
-from tests.faults.kafka_run import Run, hit, no_loss
+from tests.faults.kafka_run import Run, Worker, hit, no_loss, until
 
 SECONDS = float(os.environ.get("LAPEL_TEST_KAFKA_SECONDS", "30"))
 """How long members join and leave; 120 is the full length."""
@@ -68,13 +69,16 @@ async def test_sigterm_at_random_moments_loses_and_doubles_nothing(run: Run) -> 
     assert len(ended) == len(run.of("consume")), "a member did not end in good order"
 
 
+def works(worker: Worker) -> bool:
+    return len(worker.entries("got")) > 20
+
+
 async def test_a_member_that_is_killed_has_its_messages_delivered_to_others(run: Run) -> None:
     await run.start("consume", handling=0.005)
     await run.start("publish")
     for _ in range(2):
         victim = await run.start("consume", handling=0.005)
-        await asyncio.sleep(2.0)
-        assert victim.entries("got"), "it had nothing to do"
+        await until(partial(works, victim), "the group gives it nothing to do")
         began = time.monotonic()
         await victim.end(signal.SIGKILL)
         # What it had handled and not committed comes again when its session has run out.
