@@ -44,10 +44,13 @@ def _look(operations: int, tasks: int) -> Sample:
     return Sample(operations, len(gc.get_objects()), pages * _PAGE, tasks, len(os.listdir("/proc/self/fd")))
 
 
-def growth(samples: Sequence[Sample], *, files: int = MOST_FILES) -> list[str]:
-    """Return what has grown from the end of the first third on, which is left to warming up, to the last sample."""
+def growth(samples: Sequence[Sample], *, files: int = MOST_FILES, tasks: int = 0) -> list[str]:
+    """Return what has grown from the end of the first third on, which is left to warming up, to the last sample.
+
+    `files` and `tasks` are how many more of them there may be, for pools that fill up when there is much to do at once.
+    """
     first, last = samples[len(samples) // 3], samples[-1]
-    allowed = {"objects": MOST_OBJECTS, "bytes": MOST_BYTES, "tasks": 0, "files": files}
+    allowed = {"objects": MOST_OBJECTS, "bytes": MOST_BYTES, "tasks": tasks, "files": files}
     return [
         f"{last.operations - first.operations} operations left {after - before} more {what} behind"
         for what, most in allowed.items()
