@@ -71,6 +71,35 @@ async def test_bars_are_refused_only_when_an_app_id_separates_with_them(open_sto
     assert driver.seen == [GetRequest("a||b")]
 
 
+@pytest.mark.parametrize("app_id", ["äpp", "a\ud800", "app"])
+@pytest.mark.parametrize("key", ["", "a\0b", "\ud800", "k" * 16, "é" * 8, "a||b", 7])
+async def test_bad_key_is_refused_with_any_prefix(open_store: Any, app_id: str, key: Any) -> None:
+    """A key may have 20 bytes together with its prefix."""
+    driver = Fake()
+    store = await open_store(driver, app_id=app_id)
+    for call in (store.get(key), store.set(key, 1), store.delete(key)):
+        with pytest.raises(InvalidArgumentError, match="key"):
+            await call
+    assert driver.seen == []
+
+
+@pytest.mark.parametrize(
+    ("app_id", "key"), [("app", "k" * 15), ("äpp", "k" * 14), ("app", "é" * 7), (None, "k" * 20), (None, "é" * 10)]
+)
+async def test_the_longest_key_is_taken(open_store: Any, app_id: str | None, key: str) -> None:
+    driver = Fake()
+    await (await open_store(driver, app_id=app_id)).get(key)
+    assert driver.seen == [GetRequest(key if app_id is None else f"{app_id}||{key}")]
+
+
+async def test_a_prefix_that_is_no_text_is_refused_with_every_key(open_store: Any) -> None:
+    driver = Fake()
+    store = await open_store(driver, app_id="a\ud800")
+    with pytest.raises(InvalidArgumentError, match="surrogate"):
+        await store.get("k")
+    assert driver.seen == []
+
+
 @pytest.mark.parametrize("key", ["", "a\0b", "\ud800", "k" * 21, "é" * 11, 7])
 async def test_bad_key_is_refused_before_anything_is_sent(open_store: Any, key: Any) -> None:
     driver = Fake()

@@ -52,7 +52,8 @@ class RequestBuilder:
         # Flags and properties cost more than all other checks together.
         limits, capabilities = self._driver.limits, self._driver.capabilities
         self._key_bytes, self._value_bytes, self._ttl_seconds = limits.key_bytes, limits.value_bytes, limits.ttl_seconds
-        self._ascii_room: float = inf if limits.key_bytes is None else limits.key_bytes - len(self.prefix.encode())
+        room = inf if limits.key_bytes is None else limits.key_bytes - len(self.prefix.encode(errors="replace"))
+        self._ascii_room = room if _is_text(self.prefix) else 0
         self._default_ttl = self._driver.default_ttl
         self._has_etag = Capability.ETAG in capabilities
         self._has_ttl = Capability.TTL in capabilities
