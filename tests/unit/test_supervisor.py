@@ -72,7 +72,7 @@ async def test_a_lost_connection_is_restored_fast_and_shown_meanwhile() -> None:
 
 
 @virtual
-async def test_pauses_between_attempts_grow_to_ten_seconds_and_never_end() -> None:
+async def test_pauses_between_attempts_grow_to_five_seconds_and_never_end() -> None:
     broker = Broker()
     broker.receive_faults.append(DOWN)
     broker.subscribe_faults.extend([None, *[DOWN] * 200])
@@ -80,7 +80,7 @@ async def test_pauses_between_attempts_grow_to_ten_seconds_and_never_end() -> No
         await until(lambda: rig.supervisor.reconnects == 1, seconds=4000)
     pauses = [later - earlier for earlier, later in zip(broker.subscribed, broker.subscribed[1:], strict=False)]
     assert pauses[0] <= 0.05
-    assert all(5 <= pause <= 10 for pause in pauses[12:])
+    assert all(2.5 <= pause <= 5 for pause in pauses[12:])
     assert len({round(pause, 6) for pause in pauses[12:]}) > 50
 
 

@@ -21,14 +21,15 @@ MAX_WAIT = 5.0
 """How long one `receive` may find nothing; also the interval at which progress is checked."""
 
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 5.0
+"""With the time that arming takes, messages flow again within ten seconds of the return of a broker."""
 
 
 class Supervisor:
     """A subscription as a desired state: once `start` has succeeded it is restored after every outage, until `aclose`.
 
     `subscribe` arms a consumer. When its `receive` fails or does not return within `max_wait` + `margin` seconds, the
-    consumer is closed and a new one armed, with growing pauses of at most 10 s, for ever. `arm_timeout` bounds each
+    consumer is closed and a new one armed, with growing pauses of at most 5 s, for ever. `arm_timeout` bounds each
     attempt. `on_tick` is called every `max_wait` seconds while connected.
     """
 
