@@ -258,6 +258,7 @@ def _duplicate(error: Exception) -> Exception:
     try:
         twin = copy(error)
     except Exception:
+        # Its constructor wants other arguments than those it keeps. Better the one object for all than no error.
         return error
     if type(twin) is not type(error):
         return error

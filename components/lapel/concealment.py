@@ -95,6 +95,7 @@ def _any_shows(exc: BaseException | None, secret_texts: list[str], seen: set[int
     try:
         shown = "\n".join([str(exc), repr(exc), *map(str, exc.args), *getattr(exc, "__notes__", ())])
     except Exception:
+        # What cannot be looked at may show anything.
         return True
     if any(text in shown for text in secret_texts):
         return True

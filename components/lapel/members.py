@@ -39,8 +39,7 @@ class Members:
         Like its siblings it raises `NotFoundError` when there is none, `UnavailableError` when it was left out
         (`ignoreErrors`), and `ClosedError` after `aclose`.
         """
-        store: StateStore = self._get(name, Kind.STATE)
-        return store
+        return cast("StateStore", self._get(name, Kind.STATE))
 
     def pubsub(self, name: str) -> PubSub:
         """Return the pub/sub component of this name."""

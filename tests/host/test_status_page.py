@@ -95,13 +95,16 @@ async def test_it_works_where_it_is_mounted_also_without_the_slash(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(outer, lifespan="off", log_config=None))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        for path in ("/ops", "/ops/"):
-            await asyncio.to_thread(browser.get, f"http://127.0.0.1:{listener.getsockname()[1]}{path}")
-            await until(lambda: [row[0] for row in rows(browser, "components") if row] == ["statestore"])
-        await asyncio.to_thread(browser.get, "about:blank")
-        server.should_exit = True
-        await asyncio.wait_for(serving, PATIENCE)
-        await host.host.stop()
+        try:
+            for path in ("/ops", "/ops/"):
+                await asyncio.to_thread(browser.get, f"http://127.0.0.1:{listener.getsockname()[1]}{path}")
+                await until(lambda: [row[0] for row in rows(browser, "components") if row] == ["statestore"])
+        finally:
+            # The page would keep its connection open.
+            await asyncio.to_thread(browser.get, "about:blank")
+            server.should_exit = True
+            await asyncio.wait_for(serving, PATIENCE)
+            await host.host.stop()
 
 
 async def test_it_can_be_switched_off(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from lapel.delivery import (
+    Backoff,
     Consumer,
     Delivery,
     Dispatcher,
@@ -25,6 +26,8 @@ from lapel.errors import UnavailableError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+QUICK = Backoff(initial=1.0, maximum=1.0, jitter=0.0)
 REAL_SECONDS = 5.0
 LOGGER = logging.getLogger("lapel.test")
 
@@ -298,3 +301,23 @@ async def until(condition: Callable[[], bool], seconds: float = 3600.0) -> None:
     while not condition():
         assert now() < end, "it did not come true"
         await asyncio.sleep(0.01)
+
+
+class Odd(BaseException):
+    """What no handler should raise."""
+
+
+class Unequal:
+    """A value that cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    __hash__ = None  # type: ignore[assignment]  # on purpose
+
+
+async def cancel_myself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)

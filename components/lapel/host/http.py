@@ -35,7 +35,7 @@ class Request(msgspec.Struct):
     """What a handler gets.
 
     `parameters` are the values of the template's parameters, unescaped, in its order. `body` is empty for routes
-    that take none, and for those that `stream`.
+    that take none, and for those that `stream`, which reads from ASGI's `receive`.
     """
 
     method: str

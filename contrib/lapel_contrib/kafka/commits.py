@@ -20,7 +20,8 @@ COMMIT_PAUSE = 0.1
 """Least seconds between two commits."""
 COMMIT_SECONDS = 5.0
 REBALANCE_COMMIT_SECONDS = 2.0
-"""How long a rebalance waits for the commit of what is finished; what is not committed by then comes again."""
+"""How long a rebalance waits for the commit of what is finished, less where a session is short; what is not committed
+by then comes again."""
 
 
 class Commits:

@@ -332,9 +332,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             self.rebalances += 1
         for one in leaving:
             one.revoking = True
-        await self._let_go(leaving, self._patience())
+        committing = min(REBALANCE_COMMIT_SECONDS, 0.3 * self._options.session_timeout)
+        await self._let_go(leaving, self._patience(committing))
         if self._commits is not None:
-            await self._commits.now(REBALANCE_COMMIT_SECONDS)
+            await self._commits.now(committing)
         for one in leaving:
             if self._partitions.get(one.tp) is one:
                 self._drop(one.tp)
@@ -393,8 +394,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         ]
         await asyncio.gather(*waits, return_exceptions=True)
 
-    def _patience(self) -> float:
+    def _patience(self, committing: float) -> float:
         """How many seconds handlers have in a rebalance: the group waits for us as long as a session may last."""
         options = self._options
-        left = options.session_timeout - options.heartbeat_interval
-        return max(0.3 * options.session_timeout, left - REBALANCE_COMMIT_SECONDS)
+        return max(0.3 * options.session_timeout, options.session_timeout - options.heartbeat_interval - committing)
