@@ -198,7 +198,9 @@ class Topology:
         raise OperationFailedError(f"{queue.place}: its policy does not keep the statements for {', '.join(topics)}")
 
     async def _check_subscription(self, arn: str, queue: Queue, place: str) -> None:
-        target = await self._arn(queue)
+        async with self._limited(queue.place):
+            # Asked each time: a subscription counts as armed only when its queue has answered.
+            target = (await queue.attributes("QueueArn"))["QueueArn"]
         more: dict[str, str] = {}
         while True:
             page = await self._manage(self._sns.list_subscriptions_by_topic(TopicArn=arn, **more), place)

@@ -109,8 +109,9 @@ class SqsBinding(BindingDriver[SqsBindingSettings]):
 
     async def read(self, request: ReadRequest) -> Consumer:
         queue = self._opened()
+        # Asked each time: a reading counts as armed only when the queue has answered.
+        found = await queue.attributes("VisibilityTimeout")
         if self._reader is None:
-            found = await queue.attributes("VisibilityTimeout")
             self._reader = QueueReader(
                 queue,
                 visibility=int(found.get("VisibilityTimeout") or 0) or 30,
