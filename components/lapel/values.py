@@ -169,9 +169,10 @@ def parse_duration(text: str, unit: DurationUnit = "s") -> timedelta:
     whole = int(amount.to_integral_value(ROUND_HALF_EVEN))
     if not whole and amount:
         whole = 1 if amount > 0 else -1
-    if abs(whole) > 999_999_999 * 86_400_000_000:
-        raise InvalidArgumentError("expected a duration of less than a billion days")
-    return timedelta(microseconds=whole)
+    try:
+        return timedelta(microseconds=whole)
+    except OverflowError:
+        raise InvalidArgumentError("expected a duration of less than a billion days") from None
 
 
 def _microseconds(text: str, unit: DurationUnit) -> Decimal | None:

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey
-from tests.unit.test_binding_http import Answer, text
+from tests.unit.binding_http_support import Answer, text
 
 from lapel.crypto import CryptoProvider
 from lapel.driver import DriverContext

@@ -1,31 +1,25 @@
-"""The synchronous facade: every kind does its work without `await`, under the names of the asynchronous classes."""
+"""The synchronous facade: every kind does its work without `await`."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import inspect
 import io
-import json
 import os
 import queue
 import threading
-import time
-import typing
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.unit.blocking_support import components as components
+from tests.unit.blocking_support import resources as resources
+from tests.unit.blocking_support import until
 
 import lapel
-from lapel import bindings, blocking, configuration, crypto, lock, opening, pubsub, secretstores, state
+from lapel import blocking, crypto
 from lapel.errors import (
     DecryptionError,
     EtagMismatchError,
@@ -35,119 +29,6 @@ from lapel.errors import (
     UnsupportedError,
 )
 from lapel_contrib.memory.lock import MemoryLock
-
-USER: ContextVar[str] = ContextVar("user", default="nobody")
-
-
-def write_component(folder: Path, name: str, type: str, **fields: object) -> None:
-    metadata = [{"name": field, "value": str(value)} for field, value in fields.items()]
-    document = {
-        "apiVersion": "dapr.io/v1alpha1",
-        "kind": "Component",
-        "metadata": {"name": name},
-        "spec": {"type": type, "version": "v1", "metadata": metadata},
-    }
-    folder.joinpath(f"{name}.yaml").write_text(yaml.safe_dump(document))
-
-
-@pytest.fixture
-def resources(tmp_path: Path) -> Path:
-    """Component files of all kinds."""
-    folder, keys = tmp_path / "resources", tmp_path / "keys"
-    folder.mkdir()
-    keys.mkdir(mode=0o700)
-    for name, content in {
-        "aes": base64.b64encode(os.urandom(32)),
-        "ed.pem": ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    }.items():
-        (keys / name).touch(mode=0o600)
-        (keys / name).write_bytes(content)
-    (tmp_path / "secrets.json").write_text(json.dumps({"db": {"password": "s3"}}))
-    (tmp_path / "settings.yaml").write_text("theme: light\n")
-    write_component(folder, "memory", "state.in-memory")
-    write_component(folder, "sqlite", "state.sqlite", connectionString=tmp_path / "state.db")
-    write_component(folder, "bus", "pubsub.in-memory")
-    write_component(folder, "queue", "pubsub.sqlite", connectionString=tmp_path / "bus.db")
-    write_component(folder, "files", "bindings.localstorage", rootPath=tmp_path / "files")
-    write_component(folder, "clock", "bindings.cron", schedule="@every 1s")
-    write_component(folder, "secrets", "secretstores.local.file", secretsFile=tmp_path / "secrets.json")
-    write_component(folder, "settings", "configuration.local.file", path=tmp_path / "settings.yaml")
-    write_component(folder, "locks", "lock.in-memory")
-    write_component(folder, "keys", "crypto.dapr.localstorage", path=keys)
-    return folder
-
-
-@pytest.fixture
-def components(resources: Path) -> Iterator[blocking.Components]:
-    with blocking.open_components(resources) as opened:
-        yield opened
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-# the same names
-
-PAIRS: list[tuple[type[Any], type[Any]]] = [
-    (lapel.Component, blocking.Component),
-    (lapel.Components, blocking.Components),
-    (state.StateStore, blocking.StateStore),
-    (pubsub.PubSub, blocking.PubSub),
-    (pubsub.Subscription, blocking.Subscription),
-    (bindings.OutputBinding, blocking.OutputBinding),
-    (bindings.InputBinding, blocking.InputBinding),
-    (bindings.Reading, blocking.Reading),
-    (bindings.BindingResponse, blocking.BindingResponse),
-    (secretstores.SecretStore, blocking.SecretStore),
-    (configuration.ConfigurationStore, blocking.ConfigurationStore),
-    (lock.LockStore, blocking.LockStore),
-    (crypto.CryptoProvider, blocking.CryptoProvider),
-    (crypto.SubtleCrypto, blocking.SubtleCrypto),
-]
-RENAMED = {"aclose": "close"}
-ABSENT = {"driver", "open", "open_or_keep_trying"}
-"""The driver is asynchronous; opening is done by `open_*`."""
-
-
-def public(cls: type[Any]) -> dict[str, Any]:
-    names = {"__contains__", "__iter__", "__len__"}
-    return {
-        RENAMED.get(name, name): inspect.getattr_static(cls, name)
-        for name in dir(cls)
-        if name not in ABSENT and (not name.startswith("_") or (name in names and name in dir(lapel.Components)))
-    }
-
-
-def parameters(function: Any) -> list[tuple[str, Any, Any]]:
-    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
-
-
-@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=lambda cls: cls.__qualname__)
-def test_names_and_signatures_are_those_of_the_asynchronous_class(
-    asynchronous: type[Any], synchronous: type[Any]
-) -> None:
-    expected, found = public(asynchronous), public(synchronous)
-    assert set(expected) <= set(found)
-    assert set(found) - set(expected) <= {"app_id", "namespace", "group", "name", "options", "subtle", "topic"}
-    for name, member in expected.items():
-        if not callable(member):
-            continue
-        assert parameters(found[name]) == parameters(member), name
-        assert not inspect.iscoroutinefunction(found[name])
-        assert found[name].__doc__ or name.startswith("__")
-        # A facade made with `ParamSpec` would lose them.
-        assert not typing.get_overloads(member)
-
-
-def test_every_way_to_open_exists_with_the_same_parameters() -> None:
-    for name in [*opening.__all__, "open_components"]:
-        if name != "Opening":
-            assert parameters(getattr(blocking, name)) == parameters(getattr(lapel, name))
-
 
 # components
 
@@ -265,104 +146,6 @@ def test_many_threads_update_one_key_without_losing_any(components: blocking.Com
     item = store.get("n")
     assert item is not None
     assert item.json() == 64
-
-
-# publish and subscribe
-
-
-@pytest.mark.parametrize("name", ["bus", "queue"])
-def test_messages_reach_a_handler_that_blocks_and_uses_other_components(
-    components: blocking.Components, name: str
-) -> None:
-    bus, store, together = components.pubsub(name), components.state("sqlite"), threading.Barrier(8)
-
-    def handle(message: lapel.Message) -> None:
-        together.wait(20)  # all at the same time, each in a thread of its own
-        store.set(message.json(), threading.current_thread().name)
-
-    with bus.subscribe("orders", handle, concurrency=8) as subscription:
-        assert bus.subscriptions == {subscription}
-        assert (subscription.topic, subscription.paused) == ("orders", False)
-        for number in range(8):
-            bus.publish("orders", f"k{number}")
-        until(lambda: len(store.keys("k%").keys) == 8 and subscription.in_flight == 0)
-        assert subscription.health().ok
-        assert subscription.lag() in (0, None)
-    assert bus.subscriptions == frozenset()
-    assert subscription.health().state is lapel.HealthState.CLOSED
-
-
-def test_a_paused_subscription_starts_nothing(components: blocking.Components) -> None:
-    bus, seen = components.pubsub("bus"), queue.SimpleQueue[str]()
-    with bus.subscribe("t", lambda message: seen.put(message.json())) as subscription:
-        subscription.pause()
-        assert subscription.paused
-        bus.publish("t", "later")
-        assert subscription.health().details["paused"] is True
-        assert seen.empty()
-        subscription.resume()
-        assert seen.get(timeout=20) == "later"
-
-
-@pytest.mark.parametrize("failure", [ValueError(), SystemExit(1), KeyboardInterrupt(), StopIteration()])
-def test_whatever_a_handler_raises_the_message_comes_again(
-    components: blocking.Components, failure: BaseException
-) -> None:
-    bus, attempts = components.pubsub("bus"), queue.SimpleQueue[int]()
-
-    def handle(message: lapel.Message) -> None:
-        attempts.put(message.attempt)
-        if message.attempt == 1:
-            raise failure
-
-    with bus.subscribe("t", handle, backoff=lapel.Backoff(initial=0.001)):
-        bus.publish("t", 1)
-        assert [attempts.get(timeout=20), attempts.get(timeout=20)] == [1, 2]
-        assert components.state("memory").get("the loop still runs") is None
-
-
-def test_batches_and_outcomes(components: blocking.Components) -> None:
-    bus, dead = components.pubsub("bus"), queue.SimpleQueue[str]()
-
-    def handle(messages: list[lapel.Message]) -> list[lapel.Outcome | None]:
-        return [lapel.Outcome.DROP if message.json() == "bad" else None for message in messages]
-
-    with (
-        bus.subscribe("dead", lambda message: dead.put(message.json())),
-        bus.bulk_subscribe("t", handle, max_messages=3, dead_letter_topic="dead"),
-    ):
-        assert [outcome.error for outcome in bus.bulk_publish("t", ["good", "bad", "good"])] == [None] * 3
-        assert dead.get(timeout=20) == "bad"
-
-
-def test_a_coroutine_function_is_no_handler(components: blocking.Components) -> None:
-    class Handler:
-        async def __call__(self, message: lapel.Message) -> None: ...
-
-    with pytest.raises(InvalidArgumentError, match="plain functions"):
-        components.pubsub("bus").subscribe("t", Handler())  # type: ignore[arg-type]  # that is the point
-
-
-def test_a_handler_can_close_its_own_subscription(components: blocking.Components) -> None:
-    bus, closed = components.pubsub("bus"), threading.Event()
-
-    def handle(message: lapel.Message) -> None:
-        subscription.close()
-        closed.set()
-
-    subscription = bus.subscribe("t", handle)
-    bus.publish("t", 1)
-    assert closed.wait(20)
-    until(lambda: not bus.subscriptions)
-
-
-def test_the_context_of_the_caller_goes_along(components: blocking.Components) -> None:
-    bus, seen = components.pubsub("bus"), queue.SimpleQueue[str]()
-    token = USER.set("ann")
-    with bus.subscribe("t", lambda message: seen.put(USER.get())):
-        USER.reset(token)
-        bus.publish("t", 1)
-        assert seen.get(timeout=20) == "ann"
 
 
 # bindings

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.unit.binding_http_support import Answer, Request, Server, issue, raw, running, text
 from tests.unit.key_sets import INTERVAL, MATERIAL, made, no_keys, oct_key, served, use
-from tests.unit.test_binding_http import Answer, Request, Server, issue, raw, running, text
 
 from lapel.driver import DriverContext
 from lapel.errors import (
