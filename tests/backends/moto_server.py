@@ -51,7 +51,7 @@ class OneAtATime:
         started: list[Any] = []
         while True:
             started.clear()
-            with self._turn:
+            with self._turn, moto_speed.CLOCK.held():
                 answer = self._application(
                     {**environ, "wsgi.input": io.BytesIO(body)}, lambda *given: started.extend(given)
                 )

@@ -3,7 +3,8 @@
 As they stand, its queues look at every message in each call, some of them several times. Here messages are found by
 their receipts, counts come from those in flight, and a search for visible messages ends with the first that are wanted.
 As in SQS, a receipt of a queue that keeps an order counts only until the message is visible again: whoever holds an
-older one could else hide a message without its group, and the next of the group would overtake it.
+older one could else hide a message without its group, and the next of the group would overtake it. What is visible
+again keeps no group busy: moto notices that message by message, passes over the first of them, and hands out the last.
 Its SNS makes a certificate for every message, and a key for every subscription; here notifications are not signed.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
@@ -20,7 +22,7 @@ from moto.sqs import models
 from moto.sqs.exceptions import ReceiptHandleIsInvalid
 from moto.sqs.models import Message, Queue, SQSBackend
 
-__all__ = ["install"]
+__all__ = ["CLOCK", "install"]
 
 _by_receipt: WeakValueDictionary[str, Message] = WeakValueDictionary()
 _once_delayed: WeakSet[Message] = WeakSet()
@@ -48,6 +50,28 @@ class _Held:
         queue.__dict__["_messages"] = _Messages.fromkeys(messages)
 
 
+class _Clock:
+    """Milliseconds, with fractions; the same ones while it is held."""
+
+    def __init__(self) -> None:
+        self._held: float | None = None
+
+    def __call__(self, *_: Any) -> float:
+        return time.time() * 1000 if self._held is None else self._held
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nothing become visible in the middle of a search."""
+        self._held = self()
+        try:
+            yield
+        finally:
+            self._held = None
+
+
+CLOCK = _Clock()
+
+
 def install() -> None:
     """Put it in place, before the first queue is made."""
     clock: Any = models
@@ -55,7 +79,7 @@ def install() -> None:
     message: Any = Message
     backend: Any = SQSBackend
     subscription: Any = Subscription
-    clock.unix_time_millis = lambda *_: time.time() * 1000
+    clock.unix_time_millis = CLOCK
     message.mark_received = _received
     message.delay = _delayed_by
     queue._messages = _Held()
@@ -63,6 +87,7 @@ def install() -> None:
     queue.approximate_number_of_messages = property(_count)
     queue.approximate_number_of_messages_not_visible = property(_invisible)
     queue.approximate_number_of_messages_delayed = property(_delayed)
+    queue.pending_message_groups = property(_busy_groups)
     queue.delete_message = _delete
     backend.change_message_visibility = _change_visibility
     subscription.get_post_data = _notification
@@ -84,6 +109,12 @@ def _visible(queue: Queue) -> Iterator[Message]:
 
 def _count(queue: Queue) -> int:
     return len(queue._messages) - _invisible(queue) - _delayed(queue)
+
+
+def _busy_groups(queue: Queue) -> set[str]:
+    for message in [message for message in queue.pending_messages if message.visible]:
+        queue.pending_messages.discard(message)
+    return {message.group_id for message in queue.pending_messages if message.group_id is not None}
 
 
 def _invisible(queue: Queue) -> int:
@@ -117,7 +148,9 @@ def _change_visibility(backend: Any, queue_name: str, receipt_handle: str, visib
     queue = backend.get_queue(queue_name)
     message = _find(queue, receipt_handle)
     message.change_visibility(visibility_timeout)
-    if message.visible:
+    if not int(visibility_timeout):
+        # By the clock only its next tick would make it visible.
+        message.visible_at = 0.0
         queue.pending_messages.discard(message)
 
 

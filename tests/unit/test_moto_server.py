@@ -52,3 +52,30 @@ def test_a_group_waits_for_its_messages_in_other_hands(aws_server: AwsBackend, u
     assert "Messages" not in sqs.receive_message(QueueUrl=url, WaitTimeSeconds=0)
     sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=first["ReceiptHandle"], VisibilityTimeout=0)
     assert taken(sqs, url, 30)["Body"] == "first"
+
+
+def several(sqs: Any, url: str, visibility: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = sqs.receive_message(
+        QueueUrl=url, WaitTimeSeconds=5, VisibilityTimeout=visibility, MaxNumberOfMessages=10
+    )["Messages"]
+    return found
+
+
+def test_a_batch_whose_visibility_timeout_ends_comes_again_from_its_begin(aws_server: AwsBackend, url: str) -> None:
+    sqs = client(aws_server, "sqs")
+    send(sqs, url, *map(str, range(12)))
+    assert [message["Body"] for message in several(sqs, url, 1)] == list("0123456789")
+    assert [message["Body"] for message in several(sqs, url, 30)] == list("0123456789")
+
+
+def test_a_batch_that_is_handed_back_comes_again_from_its_begin(aws_server: AwsBackend, url: str) -> None:
+    sqs = client(aws_server, "sqs")
+    send(sqs, url, *map(str, range(12)))
+    for _ in range(50):
+        batch = several(sqs, url, 30)
+        assert [message["Body"] for message in batch] == list("0123456789")
+        entries = [
+            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0}
+            for number, message in enumerate(batch)
+        ]
+        sqs.change_message_visibility_batch(QueueUrl=url, Entries=entries)
