@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -213,6 +214,13 @@ def test_a_report_of_nothing_is_not_ok() -> None:
     assert not Report().ok
     assert "does not conform" in Report(problem="<b>nothing</b> ran").to_html()
     assert "<b>nothing" not in Report(problem="<b>nothing</b> ran").to_html()
+
+
+def test_options_of_the_surroundings_have_no_part_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-rP --no-such-option")
+    (tmp_path / "c.yaml").write_text(MEMORY)
+    assert run_conformance(tmp_path / "c.yaml", select="flags_after").problem is None
+    assert os.environ["PYTEST_ADDOPTS"] == "-rP --no-such-option"
 
 
 def test_a_selection_that_runs_nothing_is_a_problem(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,23 @@ def run_classes(
         session = _Session(anchor, classes)
         quiet = [] if progress else ["-p", "no:terminal", "--capture=no"]
         command = [*_ISOLATED, *quiet, f"--rootdir={name}", "-c", os.devnull, *arguments, str(anchor)]
-        code = pytest.main(command, plugins=[session, *plugins])
+        with _bare_environment():
+            code = pytest.main(command, plugins=[session, *plugins])
     report = session.report
     if report is None or code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         report = report or Report()
         report.problem = f"the run did not complete (pytest's exit code {int(code)})"
     return report
+
+
+@contextmanager
+def _bare_environment() -> Iterator[None]:
+    """Hide the variables that add to every command line of pytest."""
+    hidden = {name: value for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS") if (value := os.environ.pop(name, None))}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 class _Session:
