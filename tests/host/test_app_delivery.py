@@ -12,6 +12,7 @@ import pytest
 from tests.host.application import Answer, application
 from tests.host.support import Running, component, running
 
+from lapel.health import HealthState
 from lapel.host.app.subscriptions import AppSubscription
 
 EVENT = "application/cloudevents+json"
@@ -344,6 +345,31 @@ async def test_a_host_that_ends_finishes_what_the_application_has_begun(bus: Pat
             host.host.stopping.set()
             asyncio.get_running_loop().call_later(0.2, go.set)
     assert done.is_set()
+
+
+async def test_nothing_is_a_dead_letter_because_host_and_application_end_together(bus: Path) -> None:
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def ending(asked: Any) -> int:
+        begun.set()
+        await end.wait()
+        return 503
+
+    async with application() as app:
+        app.subscribes(subscription(deadLetterTopic="dead"), subscription("dead"))
+        app.answers["POST /events"] = ending
+        async with running(bus, app_port=app.port, graceful_shutdown_seconds=10.0) as host:
+            await armed(host, "t", "dead")
+            await publish(host, "t")
+            await begun.wait()
+            (subscribed,) = [one for place, one in side(host).armed().items() if place == ("bus", "t")]
+            host.host.stopping.set()
+            async with asyncio.timeout(20):
+                while subscribed.health().state is not HealthState.CLOSED:
+                    await asyncio.sleep(0.01)
+            end.set()
+    assert len(app.requests("POST /events")) == 1
+    assert subscribed.health().details["given_up"] == 0
 
 
 async def test_a_bad_rule_leaves_one_subscription_out(bus: Path) -> None:

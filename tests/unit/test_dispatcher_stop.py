@@ -178,3 +178,39 @@ async def test_parked_messages_are_left_to_the_broker_at_a_stop() -> None:
     assert broker.acked == []
     assert broker.released == [1, 2, 3]
     assert sorted(number for number, _ in broker.queue) == [0, 1, 2, 3]
+
+
+@virtual
+async def test_a_last_attempt_that_fails_while_everything_ends_is_delivered_again() -> None:
+    dead: list[int] = []
+
+    async def bury(held: Held, reason: str) -> None:
+        dead.append(number_of(held))
+
+    async def handle(held: Held) -> Outcome:
+        await asyncio.sleep(10)
+        return Outcome.RETRY
+
+    broker = Broker([1])
+    async with Rig(broker, handle, max_attempts=1, dead_letter=bury):
+        await until(lambda: broker.outstanding == [1])
+        await asyncio.sleep(1)
+    assert not dead
+    assert not broker.acked
+    assert broker.queue[0][0] == 1
+
+
+@virtual
+async def test_nothing_is_taken_in_while_handlers_come_to_their_end() -> None:
+    async def handle(held: Held) -> None:
+        await asyncio.sleep(10)
+
+    broker = Broker([1])
+    rig = Rig(broker, handle, concurrency=4)
+    await rig.supervisor.start()
+    await until(lambda: broker.outstanding == [1])
+    closing = asyncio.create_task(rig.supervisor.aclose())
+    await asyncio.sleep(1)
+    assert broker.consumer.paused
+    await closing
+    assert broker.acked == [1]

@@ -62,7 +62,10 @@ class Consumer(ABC):
         """Hand back deliveries that were never started, uncounted where the broker can, for others to take now."""
 
     async def pause(self) -> None:  # noqa: B027 - a default, not a gap
-        """Stop taking messages without leaving the group. The dispatcher stops calling `receive` as well."""
+        """Stop taking messages without leaving the group. The dispatcher stops calling `receive` as well.
+
+        Also called when the subscription closes while handlers run: `settle`, `extend` and `release` still come then.
+        """
 
     async def resume(self) -> None:  # noqa: B027 - a default, not a gap
         """Take messages again."""

@@ -224,7 +224,13 @@ class Dispatcher(Workers):
         policy = self.policy
         if held.attempt >= POISON_ATTEMPTS:
             self._poison = (self._loop.time(), held.attempt, reason)
-        if policy.max_attempts is not None and held.attempt >= policy.max_attempts:
+        last = policy.max_attempts is not None and held.attempt >= policy.max_attempts
+        if last and self._stopping:
+            # It may have failed only because what it needs is ending as well.
+            self.logger.warning("%s: %s while this ends; it will be delivered again", self.name, reason)
+            self.let_go(held)
+            return False
+        if last:
             self.logger.error("%s: %s at attempt %d, the last one", self.name, reason, held.attempt, exc_info=error)
             return self._give_up(held, f"{held.attempt} attempts failed, in the last one {reason}")
         delay = policy.backoff.delay(held.attempt)

@@ -232,6 +232,9 @@ class Supervisor:
         if session is not None:
             await session.stop_receiving()
             await session.release(dispatcher.hand_back(session))
+            if dispatcher.running:
+                # Handlers may take a while yet, and what a read under way brings meanwhile would lie about.
+                await self._quietly(session.consumer.pause(), "pause")
         await dispatcher.drain()
         if session is not None:
             await session.flush(CLOSE_SECONDS)
