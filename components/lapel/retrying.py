@@ -35,13 +35,14 @@ async def try_again(
     error: LapelError,
     ends_at: float,
     *,
-    pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    pause: Callable[[float], Awaitable[bool | None]] = asyncio.sleep,
 ) -> _T:
     """Go on after the first try of a call failed with `error`: repeat it, or raise.
 
     Nothing is begun whose pause would last until `ends_at` (the loop's time): the error in hand says more than a
-    missed deadline. `pause` waits for so many seconds. Once the outcome of one try is unknown, a failure of a later one
-    leaves it unknown, and so does a cancellation, whatever it is marked as.
+    missed deadline. `pause` waits for so many seconds; when it returns true, nobody wants another try. Once the
+    outcome of one try is unknown, a failure of a later one leaves it unknown, and so does a cancellation, whatever it
+    is marked as.
     """
     time = asyncio.get_running_loop().time
     unknown = error if isinstance(error, OutcomeUnknownError) else None
@@ -51,7 +52,8 @@ async def try_again(
         if time() + seconds >= ends_at:
             break
         try:
-            await pause(seconds)
+            if await pause(seconds):
+                break
         except CancelledError as exc:
             if unknown is None:
                 mark_not_sent(exc)
@@ -68,7 +70,7 @@ async def try_again(
             ) from exc
         except LapelError as exc:
             error = exc
-            if unknown is None and isinstance(exc, OutcomeUnknownError):
+            if isinstance(exc, OutcomeUnknownError) and (unknown is None or not exc.repeatable):
                 unknown = exc
         except CancelledError as exc:
             if unknown is None:

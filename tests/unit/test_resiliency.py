@@ -11,7 +11,9 @@ import pytest
 from tests.unit.plain_component import WRITE, Box, Plain, raising
 
 import lapel
+from lapel.caller import caller
 from lapel.component import ComponentOptions
+from lapel.delivery import Outcome
 from lapel.errors import (
     CircuitOpenError,
     ClosedError,
@@ -279,6 +281,35 @@ async def test_a_slow_handler_is_a_failure() -> None:
     guard = Guard(Policies(timeout=timedelta(milliseconds=10)), "the application")
     with pytest.raises(DeadlineExceededError, match="the handler of the application did not end within"):
         await guard.once(lambda _: asyncio.Event().wait())(None)
+
+
+async def test_a_batch_with_a_message_to_retry_is_a_failure_for_the_breaker() -> None:
+    answers: list[list[Outcome]] = [[Outcome.SUCCESS, Outcome.RETRY]] * 6
+
+    async def batch(_: None) -> list[Outcome]:
+        return answers.pop()
+
+    handler = Guard(Policies(circuit_breaker=CircuitBreakerPolicy(name="cb")), "the application").once(batch)
+    for _ in range(6):
+        await handler(None)
+    with pytest.raises(CircuitOpenError):
+        await handler(None)
+
+
+async def test_nothing_is_tried_again_for_a_caller_who_has_left() -> None:
+    class Gone:
+        async def left(self) -> None:
+            """Be gone from the beginning."""
+
+    step = Failing(5)
+    guard = Guard(Policies(retry=ResiliencyRetry(duration=60.0)), "it")
+    token = caller.set(Gone())
+    try:
+        with pytest.raises(UnavailableError):
+            await guard.call(WRITE, lambda _: step(), None)
+        assert step.tries == 1
+    finally:
+        caller.reset(token)
 
 
 # files

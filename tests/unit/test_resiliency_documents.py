@@ -176,6 +176,30 @@ def test_a_target_names_a_policy_that_is_there() -> None:
     assert problem.message == "Resiliency 'r': there is no policy 'b'; defined are: a"
 
 
+def test_a_target_may_name_a_policy_of_a_later_document() -> None:
+    first = HEAD + "spec: {targets: {components: {s: {outbound: {retry: late}}}}}"
+    second = HEAD + "spec: {policies: {retries: {late: {duration: 2s}}}}"
+    loaded = parse_manifests(f"{first}\n---\n{second}")
+    found, problems = read_resiliency(loaded.others)
+    assert problems == []
+    retry = found.component("s", Kind.STATE).outbound.retry
+    assert retry is not None
+    assert retry.duration == 2
+
+
+def test_a_target_may_name_a_built_in_policy() -> None:
+    found = good("spec: {targets: {components: {s: {outbound: {retry: DaprBuiltInServiceRetries}}}}}")
+    retry = found.component("s", Kind.STATE).outbound.retry
+    assert retry is not None
+    assert (retry.policy, retry.duration, retry.max_retries) == ("constant", 1, 3)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(-1, 3), (0, 3), (2, 3), (5, 5)])
+def test_a_built_in_policy_keeps_at_least_three_retries(given: int, kept: int) -> None:
+    found = good(f"spec: {{policies: {{retries: {{DaprBuiltInInitializationRetries: {{maxRetries: {given}}}}}}}}}")
+    assert found.retries["DaprBuiltInInitializationRetries"].max_retries == kept
+
+
 def test_actors_are_a_warning() -> None:
     _, (problem,) = read("spec: {targets: {actors: {t: {timeout: x}}}}")
     assert problem.warning

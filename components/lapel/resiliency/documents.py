@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from ..descriptor import Kind
 from ..errors import InvalidArgumentError, Problem
 from ..values import parse_duration
 from .policies import (
+    BUILT_IN_RETRIES,
     NONE,
     AppPolicies,
     CircuitBreakerPolicy,
@@ -38,6 +39,8 @@ _TYPES = {
 }
 _HTTP_CODES = range(100, 600)
 _GRPC_CODES = range(17)
+LEAST_BUILT_IN_RETRIES = 3
+"""A document that redefines a built-in retry policy cannot go below this, nor have it go on without end."""
 _TARGET_KEYS = ("timeout", "retry", "circuitBreaker")
 T = TypeVar("T")
 
@@ -80,7 +83,7 @@ class Resiliency:
         levels = tuple(levels)
         policies = Policies(
             timeout=choose("timeout", "Timeout", self.timeouts),
-            retry=choose("retry", "Retry", self.retries),
+            retry=choose("retry", "Retry", BUILT_IN_RETRIES | self.retries),
             circuit_breaker=choose("circuitBreaker", "CircuitBreaker", self.circuit_breakers),
         )
         return policies or NONE
@@ -95,12 +98,15 @@ def read_resiliency(
     policy that is wrong is left out; a name defined twice means the later one, with a warning.
     """
     found, problems = Resiliency(), []
-    for document in documents:
-        if document.kind == "Resiliency":
-            reader = _Reader(document, found)
-            if reader.in_scope(app_id, namespace):
-                reader.read()
-            problems += reader.problems
+    readers = [_Reader(document, found) for document in documents if document.kind == "Resiliency"]
+    wanted = [reader for reader in readers if reader.in_scope(app_id, namespace) and reader.served()]
+    for reader in wanted:
+        reader.read_policies()
+    # A target may name a policy of any document, also of a later one.
+    for reader in wanted:
+        reader.read_targets()
+    for reader in readers:
+        problems += reader.problems
     return found, problems
 
 
@@ -112,6 +118,7 @@ class _Reader:
         self._document = document
         self._found = found
         self._name = ""
+        self._spec: Mapping[str, Any] = {}
 
     def in_scope(self, app_id: str | None, namespace: str | None) -> bool:
         scopes = self._document.data.get("scopes") or ()
@@ -120,21 +127,32 @@ class _Reader:
         elsewhere = metadata.get("namespace") and namespace and metadata["namespace"] != namespace
         return not elsewhere and (app_id is None or not scopes or app_id in scopes)
 
-    def read(self) -> None:
-        document, found = self._document, self._found
+    def served(self) -> bool:
+        document = self._document
         if document.api_version != RESILIENCY_API:
             text = f"apiVersion is {document.api_version!r}; a Resiliency has {RESILIENCY_API!r}"
             self._problem(text, "apiVersion", warning=True)
-            return
+            return False
+        self._spec = self._map(document.data, "spec", "")
+        return True
+
+    def read_policies(self) -> None:
+        found, spec = self._found, self._spec
         found.names.append(self._name)
-        spec = self._map(document.data, "spec", "")
         self._known(spec, ("policies", "targets"), "spec")
         policies = self._map(spec, "policies", "spec.")
         self._known(policies, ("timeouts", "retries", "circuitBreakers"), "spec.policies")
         self._define(policies, "timeouts", found.timeouts, self._duration)
         self._define(policies, "retries", found.retries, self._retry)
+        for name in BUILT_IN_RETRIES.keys() & found.retries.keys():
+            given = found.retries[name]
+            if given.max_retries is None or given.max_retries < LEAST_BUILT_IN_RETRIES:
+                found.retries[name] = replace(given, max_retries=LEAST_BUILT_IN_RETRIES)
         self._define(policies, "circuitBreakers", found.circuit_breakers, self._breaker)
-        targets = self._map(spec, "targets", "spec.")
+
+    def read_targets(self) -> None:
+        found = self._found
+        targets = self._map(self._spec, "targets", "spec.")
         self._known(targets, ("apps", "actors", "components"), "spec.targets")
         if targets.get("actors"):
             self._problem("has no effect: lapel has no actors", "spec.targets.actors", warning=True)
@@ -175,7 +193,7 @@ class _Reader:
         policies: tuple[Mapping[str, Any], ...] = (found.timeouts, found.retries, found.circuit_breakers)
         for key, defined in zip(_TARGET_KEYS, policies, strict=True):
             name = target.get(key)
-            if name and name not in defined:
+            if name and name not in defined and not (key == "retry" and name in BUILT_IN_RETRIES):
                 there = ", ".join(defined) or "none"
                 self._problem(f"there is no policy {name!r}; defined are: {there}", f"{place}.{key}")
         return {key: str(value) for key, value in target.items() if value is not None}

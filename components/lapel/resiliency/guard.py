@@ -7,6 +7,7 @@ from asyncio import CancelledError, get_running_loop
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from ..caller import caller
 from ..delivery.types import Outcome
 from ..errors import DeadlineExceededError, LapelError, OperationFailedError
 from ..policy import Effect, Operation
@@ -66,7 +67,8 @@ class Guard:
             ]
             if not again or self._ended.is_set():
                 break
-            await self._pause(retry.delay(tries))
+            if await self._pause(retry.delay(tries)):
+                break
             tries += 1
             renewed = await self.call(operation, method, [requests[index] for index in again])
             if len(renewed) != len(again):
@@ -135,7 +137,7 @@ class Guard:
         success: bool | None = False
         try:
             result = await method(request)
-            success = result is not Outcome.RETRY
+            success = not _asks_again(result)
             return result
         except CancelledError:
             success = None
@@ -146,12 +148,25 @@ class Guard:
         finally:
             breaker.leave(generation, success)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> bool:
+        """Wait before another try; true when whoever it is for has gone, so that it would be for nobody."""
+        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._ended.wait())]
+        if (waiting := caller.get()) is not None:
+            waits.append(asyncio.create_task(waiting.left()))
         try:
-            async with asyncio.timeout(seconds):
-                await self._ended.wait()
-        except TimeoutError:
-            pass
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return waiting is not None and waits[-1].done()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _asks_again(result: object) -> bool:
+    """Tell whether a handler asks for a retry, be it of one message of a batch."""
+    if isinstance(result, list | tuple):
+        return any(map(_asks_again, result))
+    return isinstance(result, str) and result == Outcome.RETRY
 
 
 class _HandlerFailedError(LapelError):

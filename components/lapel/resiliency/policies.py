@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWERS",
+    "BUILT_IN_RETRIES",
+    "DISCOVERY_RETRIES",
     "NONE",
     "AppPolicies",
     "CircuitBreakerPolicy",
@@ -97,7 +99,7 @@ class ResiliencyRetry:
         if self.max_retries is not None and tries > self.max_retries:
             return False
         if isinstance(error, OutcomeUnknownError):
-            return effect is not Effect.UNSAFE
+            return error.repeatable and effect is not Effect.UNSAFE
         status = http_status_of(error)
         if status is not None and self.http_status_codes is not None:
             return self.retries_http(status)
@@ -129,8 +131,22 @@ class ResiliencyRetry:
         )
 
 
+DISCOVERY_RETRIES = "DaprBuiltInInitializationRetries"
+BUILT_IN_RETRIES = {
+    "DaprBuiltInServiceRetries": ResiliencyRetry(duration=1.0, max_retries=3),
+    "DaprBuiltInActorRetries": ResiliencyRetry(duration=1.0, max_retries=3),
+    "DaprBuiltInActorReminderRetries": ResiliencyRetry(policy="exponential"),
+    DISCOVERY_RETRIES: ResiliencyRetry(policy="exponential", max_interval=1.0, max_retries=3),
+    "DaprBuiltInActorNotFoundRetries": ResiliencyRetry(duration=1.0, max_retries=5),
+}
+"""The retry policies that are there without a document, by their names in Dapr; a document may redefine them."""
+
+
 def http_status_of(error: LapelError) -> int | None:
-    """Return the HTTP status that an error of a binding carries; None when it carries none."""
+    """Return the HTTP status that an error, or what it came from, carries: its own, or that of a binding's reply."""
+    status = getattr(error, "status", None) or getattr(error.__cause__, "status", None)
+    if isinstance(status, int):
+        return status
     metadata = getattr(getattr(error, "response", None), "metadata", None) or {}
     text = metadata.get("statusCode", "")
     return int(text) if text.isdecimal() else None
