@@ -118,6 +118,8 @@ class Components(Members):
         self._shared = SharedClients()
         self._change = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
+        self.opened_late: Callable[[str], None] | None = None
+        """Called with the name of a component that was left out at first (`ignoreErrors`) and is open now."""
         # Those left out for a reason that may pass: their secret store does not answer.
         self._waiting: dict[str, asyncio.Task[None]] = {}
 
@@ -286,6 +288,8 @@ class Components(Members):
             async with self._change:
                 if manifest.name in self._failed and not self._closed:
                     await self._open_member(manifest)
+                    if manifest.name in self._members and self.opened_late is not None:
+                        self.opened_late(manifest.name)
 
     async def _stop_waiting(self, names: Iterable[str]) -> None:
         # The lock is ours, so none of these is opening anything right now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,17 +38,24 @@ class Reloaded:
 
 
 async def reload_components(
-    components: Components, source: str | os.PathLike[str] | Manifest | Iterable[str | os.PathLike[str] | Manifest]
+    components: Components,
+    source: str | os.PathLike[str] | Manifest | Iterable[str | os.PathLike[str] | Manifest],
+    *,
+    check: Callable[[Manifest], None] | None = None,
 ) -> Reloaded:
     """Read `source` again and add, replace and remove what differs; a component that did not change is left alone.
 
     A replaced component takes over once it is open and healthy. One that fails stays as it was and is in `failed`.
-    Components are also replaced when a resiliency document gives them other policies. Raises one `ManifestError`
+    Components are also replaced when a resiliency document gives them other policies. `check` is called with each
+    manifest before anything is changed; what it raises ends the reload. Raises one `ManifestError`
     for files with a mistake that can be seen offline, and then nothing has changed.
     """
     loaded = await asyncio.to_thread(load_manifests, source, app_id=components.app_id, namespace=components.namespace)
     resiliency, problems = read_resiliency(loaded.others, app_id=components.app_id, namespace=components.namespace)
     refuse([*loaded.problems, *problems])
+    if check is not None:
+        for manifest in loaded.components:
+            check(manifest)
     before, policies = components.manifests, _policies(components)
     result = Reloaded(documents=_differ(components.documents, loaded.others))
     wanted = {manifest.name: manifest for manifest in loaded.components}

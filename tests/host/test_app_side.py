@@ -109,6 +109,50 @@ async def test_changed_configuration_is_told_key_by_key(tmp_path: Path) -> None:
     assert second.json["items"]["b"]["value"] == "3"
 
 
+async def test_an_item_that_is_refused_keeps_no_other_from_the_application(tmp_path: Path) -> None:
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps({"a": "1", "b": "1"}))
+    component(tmp_path, "settings", "configuration.local.file", path=str(items))
+    async with application() as app:
+        app.answers["POST /configuration/settings/b"] = 200
+        async with running(tmp_path / "settings.yaml", app_port=app.port) as host:
+            await host.ask("GET", "/v1.0/configuration/settings/subscribe")
+            items.write_text(json.dumps({"a": "2", "b": "2"}))
+            (second,) = await app.wait_for("POST /configuration/settings/b")
+    assert second.json["items"]["b"]["value"] == "2"
+    assert len(app.requests("POST /configuration/settings/a")) == 1
+
+
+async def test_a_retry_repeats_only_the_item_that_was_refused(tmp_path: Path) -> None:
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps({"a": "1", "b": "1"}))
+    component(tmp_path, "settings", "configuration.local.file", path=str(items))
+    retry = {"policy": "constant", "duration": "10ms", "maxRetries": 5, "matching": {"httpStatusCodes": "500-599"}}
+    spec = {
+        "policies": {"retries": {"some": retry}},
+        "targets": {"components": {"settings": {"inbound": {"retry": "some"}}}},
+    }
+    document = {"apiVersion": "dapr.io/v1alpha1", "kind": "Resiliency", "metadata": {"name": "r"}, "spec": spec}
+    (tmp_path / "resiliency.yaml").write_text(json.dumps(document))
+    async with application() as app:
+
+        async def third_time(asked: Asked) -> int:
+            return 200 if len(app.requests("POST /configuration/settings/a")) == 3 else 503
+
+        app.answers |= {"POST /configuration/settings/a": third_time, "POST /configuration/settings/b": 200}
+        sources = [tmp_path / "settings.yaml", tmp_path / "resiliency.yaml"]
+        async with running(*sources, app_port=app.port) as host:
+            await host.ask("GET", "/v1.0/configuration/settings/subscribe")
+            items.write_text(json.dumps({"a": "2", "b": "2"}))
+            await app.wait_for("POST /configuration/settings/a", 3)
+            # A status that the policy does not name is final.
+            app.answers["POST /configuration/settings/a"] = 400
+            items.write_text(json.dumps({"a": "3", "b": "3"}))
+            await app.wait_for("POST /configuration/settings/b", 2)
+    assert len(app.requests("POST /configuration/settings/a")) == 4
+    assert len(app.requests("POST /configuration/settings/b")) == 2
+
+
 async def test_the_host_waits_for_an_application_that_starts_later(tmp_path: Path) -> None:
     component(tmp_path, "bus", "pubsub.in-memory")
     async with application() as first:
@@ -137,6 +181,19 @@ async def test_discovery_is_tried_again(tmp_path: Path) -> None:
         app.answers["GET /dapr/subscribe"] = second_time
         async with running(tmp_path, app_port=app.port) as host:
             await until(lambda: side(host).armed())
+
+
+async def test_a_document_says_how_often_discovery_is_tried(tmp_path: Path) -> None:
+    component(tmp_path, "bus", "pubsub.in-memory")
+    retries = {"DaprBuiltInInitializationRetries": {"policy": "constant", "duration": "1ms", "maxRetries": 7}}
+    document = {"apiVersion": "dapr.io/v1alpha1", "kind": "Resiliency", "metadata": {"name": "r"}}
+    spec = {"spec": {"policies": {"retries": retries}}}
+    (tmp_path / "resiliency.yaml").write_text(json.dumps(document | spec))
+    async with application() as app:
+        app.answers["GET /dapr/subscribe"] = 500
+        async with running(tmp_path, app_port=app.port) as host:
+            await until(lambda: side(host).unready() is None)
+    assert len(app.requests("GET /dapr/subscribe")) == 8
 
 
 HEALTH: dict[str, Any] = {

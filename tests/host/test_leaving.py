@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.host.support import component, running
 
+from lapel.errors import UnavailableError
 from lapel.state import GetRequest, SetRequest, StateItem
 
 
@@ -78,3 +79,39 @@ async def test_a_request_under_way_is_answered_before_the_host_ends(
         await asyncio.sleep(0.05)
         go_on.set()
         assert (await asking).status_code == 204
+
+
+async def test_nobody_s_write_is_not_tried_again(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = {"policies": {"retries": {"ever": {"policy": "constant", "duration": "200ms", "maxRetries": -1}}}}
+    targets = {"targets": {"components": {"store": {"outbound": {"retry": "ever"}}}}}
+    document = {"apiVersion": "dapr.io/v1alpha1", "kind": "Resiliency", "metadata": {"name": "r"}}
+    (tmp_path / "resiliency.yaml").write_text(json.dumps({**document, "spec": policies | targets}))
+    async with running(tmp_path) as host:
+        driver = host.host.components.state("store").driver
+        tries, gone = 0, asyncio.Event()
+        write = driver.set
+
+        async def failing(request: SetRequest) -> str | None:
+            nonlocal tries
+            tries += 1
+            await gone.wait()
+            raise UnavailableError("down")
+
+        monkeypatch.setattr(driver, "set", failing)
+        _, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        content = json.dumps([{"key": "k", "value": "old"}]).encode()
+        writer.write(b"POST /v1.0/state/store HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(content))
+        writer.write(content)
+        async with asyncio.timeout(10):
+            while not tries:
+                await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+        async with asyncio.timeout(10):
+            while any("RequestResponseCycle.run_asgi" in str(task.get_coro()) for task in asyncio.all_tasks()):
+                await asyncio.sleep(0.01)
+        assert tries == 1
+        monkeypatch.setattr(driver, "set", write)
+        assert (await host.ask("POST", "/v1.0/state/store", json=[{"key": "k", "value": "new"}])).status_code == 204
+        assert (await host.ask("GET", "/v1.0/state/store/k")).text == '"new"'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -170,8 +170,8 @@ class Application:
     def __init__(self) -> None:
         self.told: asyncio.Queue[tuple[str, ConfigurationEvent]] = asyncio.Queue()
 
-    async def configuration_changed(self, store: str, event: ConfigurationEvent) -> None:
-        await self.told.put((store, event))
+    def on_configuration(self, store: str) -> Callable[[ConfigurationEvent], Awaitable[None]]:
+        return lambda event: self.told.put((store, event))
 
 
 @pytest.mark.parametrize("version", ["v1.0", "v1.0-alpha1"])

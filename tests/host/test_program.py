@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -134,6 +135,28 @@ async def test_spans_continue_the_caller_s_trace_down_to_the_component_and_the_a
     assert f"0x{parent}" in spans
 
 
+async def test_an_output_binding_gets_the_span_of_the_request(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "config.yaml").write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\n"
+        "spec: {tracing: {samplingRate: '1', stdout: true}}\n"
+    )
+    async with application() as other:
+        other.answers["POST /"] = 200
+        component(tmp_path, "other", "bindings.http", url=f"http://127.0.0.1:{other.port}")
+        async with lapel_run(tmp_path, "--config", str(config / "config.yaml")) as program:
+            headers = {"traceparent": TRACE, "baggage": "user=1"}
+            body = {"operation": "create", "data": 1}
+            answer = await program.client.post("/v1.0/bindings/other", json=body, headers=headers)
+            assert answer.status_code in (200, 204), answer.text
+    (asked,) = other.requests("POST /")
+    trace, parent = TRACE.split("-")[1:3]
+    assert asked.headers["traceparent"].split("-")[1] == trace
+    assert asked.headers["traceparent"].split("-")[2] != parent
+    assert asked.headers["baggage"] == "user=1"
+
+
 async def test_changed_files_are_reloaded_without_a_word_to_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "resources"
     folder.mkdir()
@@ -182,3 +205,54 @@ async def test_a_mistake_ends_it_with_a_line_that_names_it(tmp_path: Path) -> No
     assert process.returncode == 1
     assert b"noSuchField" in errors
     assert b"Traceback" not in errors
+
+
+async def test_a_type_that_is_denied_is_not_opened_by_a_reload_either(tmp_path: Path) -> None:
+    folder, config = tmp_path / "resources", tmp_path / "config.yaml"
+    folder.mkdir()
+    component(folder, "store", "state.in-memory")
+    config.write_text(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\n"
+        "spec: {components: {deny: [bindings.localstorage]}}\n"
+    )
+    async with lapel_run(folder, "--watch", "--config", str(config)) as program:
+        component(folder, "files", "bindings.localstorage", rootPath=str(tmp_path / "files"))
+        await program.until_logged("components of type bindings.localstorage are denied")
+        answer = await program.client.post("/v1.0/bindings/files", json={"operation": "list"})
+        assert answer.status_code == 500
+        assert (await program.client.get("/v1.0/state/store/k")).status_code == 204
+
+
+async def test_a_log_in_a_watched_folder_does_not_feed_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "resources"
+    folder.mkdir()
+    component(folder, "store", "state.in-memory")
+    async with lapel_run(folder, "--watch", "--log-level", "info") as program:
+        (folder / "host.log").write_text("a line")
+        component(folder, "second", "state.in-memory")
+        await program.until_logged("added: second")
+    assert not [entry for entry in program.logs() if entry["scope"].startswith("watchfiles")]
+
+
+async def test_a_signal_ends_a_start_that_waits_for_a_backend(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        file = component(tmp_path, "store", "state.redis", redisHost=address, dialTimeout="60s", readTimeout="60s")
+        document = json.loads(file.read_text())
+        document["spec"]["initTimeout"] = "60s"
+        file.write_text(json.dumps(document))
+        command = [sys.executable, "-m", "lapel.cli", "run", "--app-id", "shop", "--http-port", "0"]
+        process = await asyncio.create_subprocess_exec(
+            *command, "--metrics-port", "0", "-d", str(tmp_path), stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            connection, _ = await asyncio.wait_for(asyncio.to_thread(silent.accept), PATIENCE)
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                _, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert b"Traceback" not in errors
+    assert process.returncode == 0

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ..caller import caller
 from ..errors import LapelError
 from .api.unimplemented import no_route
 from .errors import ClientGoneError, HostError, error_body, plain_error, reason
@@ -99,9 +100,14 @@ class HostApp:
                 else:
                     body = await self._read_on(message, receive)
             request = Request(method, parameters, query, headers, receive, body)
-            if host.hooks:
-                return await self._watched(route, request)
-            return await route.handler(request)
+            if route.body != "stream":
+                caller.set(request)
+            try:
+                if host.hooks:
+                    return await self._watched(route, request)
+                return await route.handler(request)
+            finally:
+                request.answered = True
         except Exception as exc:
             return _failure(exc, method)
 

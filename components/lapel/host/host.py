@@ -131,15 +131,21 @@ class Host:
             raise ClosedError("the host is stopped; make a new one")
         if self._starting is None:
             self._starting = asyncio.create_task(self._start(), name="lapel start host")
-        await asyncio.shield(self._starting)
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                raise ClosedError("the host was stopped while it started") from None
+            raise
 
     async def drain(self) -> None:
         """Begin to shut down: not ready any more, no new work from outside; calls are still served. Idempotent."""
         if not self.ready:
             return
         self.ready = False
-        for part in reversed(self.parts):
-            await _quietly(part.drain(), f"draining {type(part).__name__}")
+        # At once, for one that takes long must not let another one go on taking in.
+        await asyncio.gather(*(_quietly(part.drain(), f"draining {type(part).__name__}") for part in self.parts))
 
     async def stop(self) -> None:
         """Drain, then close everything. Idempotent and bounded."""
@@ -147,8 +153,9 @@ class Host:
         if self._stopped:
             return
         self._stopped = True
-        if self._starting is not None:
-            await asyncio.wait([self._starting])
+        if (starting := self._starting) is not None:
+            starting.cancel()
+            await asyncio.wait([starting])
         for part in reversed(self.parts):
             await _quietly(part.stop(), f"stopping {type(part).__name__}")
         if self._components is not None:
@@ -168,6 +175,8 @@ class Host:
         try:
             await components.load(await self._permitted())
             self._components = components
+            if self.app is not None:
+                components.opened_late = self.app.component_opened
             for part in self.parts:
                 started.append(part)
                 await part.start()

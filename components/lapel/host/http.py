@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,7 +36,8 @@ class Request(msgspec.Struct):
     """What a handler gets.
 
     `parameters` are the values of the template's parameters, unescaped, in its order. `body` is empty for routes
-    that take none, and for those that `stream`, which reads from ASGI's `receive`.
+    that take none, and for those that `stream`, which reads from ASGI's `receive`. `answered` is true once its handler
+    has ended.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Request(msgspec.Struct):
     headers: Headers
     receive: Receive
     body: bytes = b""
+    answered: bool = False
     _query: list[tuple[str, str]] | None = None
 
     def __repr__(self) -> str:
@@ -51,10 +54,16 @@ class Request(msgspec.Struct):
         return f"<{type(self).__name__} {self.method}>"
 
     def header(self, name: bytes) -> str | None:
-        """Return the first header of this name (lower case), None when there is none."""
+        """Return the first header of this name (lower case), None when there is none.
+
+        Read as UTF-8, as names of keys are sent, and as Latin-1 where it is none.
+        """
         for key, value in self.headers:
             if key == name:
-                return value.decode("latin-1")
+                try:
+                    return value.decode()
+                except UnicodeDecodeError:
+                    return value.decode("latin-1")
         return None
 
     @property
@@ -84,6 +93,17 @@ class Request(msgspec.Struct):
             if key.startswith(_PREFIX):
                 found.setdefault(key[len(_PREFIX) :], value)
         return {**given, **found} if given and found else found or given or NO_METADATA
+
+    async def left(self) -> None:
+        """Return once the client has gone away without an answer.
+
+        Not for routes that `stream`, whose body this would take. What a request leaves running, as a subscription, is
+        not for its client alone any more.
+        """
+        while not self.answered:
+            if (await self.receive())["type"] == "http.disconnect" and not self.answered:
+                return
+        await asyncio.get_running_loop().create_future()
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the body of a streaming route as it comes. Raises `ClientGoneError`."""

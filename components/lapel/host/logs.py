@@ -67,3 +67,5 @@ def configure_logging(level: str, *, as_json: bool = False, app_id: str | None =
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # That the server comes and goes is said by the host.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # It reports each change of a watched folder; in a log that is written there, that is a change again.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)

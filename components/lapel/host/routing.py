@@ -19,7 +19,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 _LEADS = 128
 """For how many begins of paths the way is remembered."""
 _BAD_ESCAPE = re.compile("%(?![0-9a-fA-F]{2}).{0,2}")
-_VERSIONS = {"v1.0": "v1", "v1.0-alpha1": "v1alpha1", "v1.0-alpha2": "v1alpha2", "v1.0-beta1": "v1beta1"}
+_VERSIONS = {
+    "v1.0": "v1",
+    "v1.0-alpha": "v1alpha1",
+    "v1.0-alpha1": "v1alpha1",
+    "v1.0-alpha2": "v1alpha2",
+    "v1.0-beta1": "v1beta1",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +33,9 @@ class Route:
     """One operation of an API.
 
     `template` is its path; `{name}` is one segment and `{name...}` the rest of the path, both not empty. `group` is
-    the name that API allow and deny lists use. `body` says what the handler wants: nothing, all of it, or a stream.
+    the name that API allow and deny lists use, and `listed_as` their version where the path has another, as one beside
+    Dapr's own may: what is denied must not stay open there. `body` says what the handler wants: nothing, all of it, or
+    a stream.
     An `open` route needs no token.
 
     The rest is for the OpenAPI document: `accepts` is the type of the body (a mapping of names to types, `str` for
@@ -42,6 +50,7 @@ class Route:
     summary: str
     body: Literal["none", "whole", "stream"] = "none"
     open: bool = False
+    listed_as: str = ""
     accepts: Any = None
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -50,7 +59,7 @@ class Route:
     @property
     def version(self) -> str:
         """The version as API allow and deny lists write it, such as `v1alpha1`."""
-        return _VERSIONS.get(self.template.split("/")[1], "")
+        return self.listed_as or _VERSIONS.get(self.template.split("/")[1], "")
 
 
 class _Node:

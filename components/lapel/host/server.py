@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import UnavailableError
 from .asgi import HostApp
+from .host import Host
 from .options import HostOptions
 
 __all__ = ["configuration", "new_event_loop", "serve"]
@@ -48,11 +49,15 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 async def serve(app: HostApp, *, listening: Callable[[str, int], None] | None = None) -> None:
     """Start the host, serve until a signal or the shutdown API ends it, drain, and close.
 
-    `listening` is called with address and port once requests are taken. A second signal cuts short what is still under
-    way. Raises what opening the components raises, and `UnavailableError` when the port is taken.
+    `listening` is called with address and port once requests are taken. A signal also ends a start that is under way; a
+    second one cuts short what is still at work. Raises what opening the components raises, and `UnavailableError` when
+    the port is taken.
     """
     host, options = app.host, app.host.options
     with _listen(options.address, options.http_port) as listener, _signals(host.stopping) as forced:
+        if not await _started(host):
+            await host.stop()
+            return
         async with host:
             config = configuration(app, options)
             address, port = listener.getsockname()[:2]
@@ -101,6 +106,19 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # signals are the host's: it drains first
+
+
+async def _started(host: Host) -> bool:
+    """Start the host; false when it is told to stop before its components are open."""
+    starting = asyncio.create_task(host.start(), name="lapel open components")
+    try:
+        await _first(starting, host.stopping.wait())
+        if starting.done():
+            await starting
+            return True
+    finally:
+        starting.cancel()
+    return False
 
 
 async def _first(task: asyncio.Task[None], other: Coroutine[Any, Any, Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..pubsub.tracing import current_trace
 from .http import Request
 
-__all__ = ["trace_of"]
+__all__ = ["present_trace", "trace_of"]
 
 _HEADERS = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"), (b"baggage", "baggage"))
 
@@ -12,7 +13,7 @@ _HEADERS = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"), (b"b
 def trace_of(request: Request) -> dict[str, str]:
     """Return the trace headers of a request; empty when there are none, or when a span of ours is current.
 
-    A component puts its own span into what it sends, which is then the one to hand on.
+    A pub/sub component puts its own span into what it sends, which is then the one to hand on.
     """
     if request.header(b"traceparent") is None:
         return {}
@@ -22,3 +23,12 @@ def trace_of(request: Request) -> dict[str, str]:
         return {}
     found = ((key, request.header(name)) for name, key in _HEADERS)
     return {key: value for key, value in found if value}
+
+
+def present_trace(request: Request) -> dict[str, str]:
+    """Return the headers of the trace that goes on from here: our span's where one is current, else the caller's."""
+    parent, state = current_trace()
+    if not parent:
+        return trace_of(request)
+    found = {"traceparent": parent, "tracestate": state, "baggage": request.header(b"baggage") or ""}
+    return {key: value for key, value in found.items() if value}

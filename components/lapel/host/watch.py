@@ -60,16 +60,29 @@ class Watching:
         return {}
 
     async def _watch(self) -> None:
-        changes = watchfiles.awatch(*self._paths, stop_event=self._stopping, debounce=SETTLE_MILLISECONDS)
+        changes = watchfiles.awatch(
+            *self._paths, watch_filter=self._counts, stop_event=self._stopping, debounce=SETTLE_MILLISECONDS
+        )
         async for _ in changes:
             try:
                 await self._reload()
             except LapelError as exc:
                 _log.error("component files are not reloaded: %s", exc)
 
+    def _counts(self, _: watchfiles.Change, path: str) -> bool:
+        """Tell whether a change matters: other files of a folder, such as a log that is written there, do not."""
+        changed = Path(path)
+        # Kubernetes swaps a link named `..data` when it renews what is mounted.
+        return (
+            changed.suffix.lower() in (".yaml", ".yml")
+            or changed.name.startswith("..")
+            or any(changed.name == each.name for each in self._paths)
+        )
+
     async def _reload(self) -> None:
         host = self._host
-        result = await reload_components(host.components, [str(path) for path in self._paths])
+        paths = [str(path) for path in self._paths]
+        result = await reload_components(host.components, paths, check=host.configuration.check)
         for what in ("added", "replaced", "removed"):
             if names := getattr(result, what):
                 _log.info("%s: %s", what, ", ".join(names))

@@ -16,6 +16,10 @@ __all__ = ["PubSubDriver"]
 class PubSubDriver(Driver[SettingsT]):
     """A broker. It stores what is published and hands it out; everything else is the dispatcher's work."""
 
+    order_is_free: bool = True
+    """Whether subscribing with an order changes nothing that others find at the broker. Where false, a host asks for
+    an order only when the subscription says so itself."""
+
     @property
     def max_attempts(self) -> int | None:
         """How often a message is handed to a handler, from the component's own field; None for no limit."""

@@ -12,7 +12,7 @@ from ..errors import HostError, reason
 from ..http import JSON, NO_CONTENT, Request, Response, metadata_headers
 from ..protojson import decode
 from ..routing import Route
-from ..tracecontext import trace_of
+from ..tracecontext import present_trace
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -44,7 +44,7 @@ def routes(host: Host) -> list[Route]:
         data = None if isinstance(body.data, msgspec.UnsetType) else bytes(body.data)
         try:
             response = await binding.invoke(
-                body.operation, data, metadata={**(body.metadata or {}), **trace_of(request)}
+                body.operation, data, metadata={**(body.metadata or {}), **present_trace(request)}
             )
         except UnsupportedError as exc:
             offered = " ".join(binding.operations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...configuration import ConfigurationEvent, ConfigurationItem, ConfigurationStore
+from ...configuration import ConfigurationItem, ConfigurationStore
 from ...descriptor import Kind
 from ...errors import LapelError
 from ..errors import HostError, reason
@@ -88,12 +88,8 @@ class _Configuration:
         if app is None:
             raise HostError(500, "ERR_APP_CHANNEL_NIL", "app channel is not initialized")
         keys = _keys(request)
-
-        async def changed(event: ConfigurationEvent) -> None:
-            await app.configuration_changed(name, event)
-
         try:
-            subscription = await store.subscribe(keys, changed, metadata=request.metadata())
+            subscription = await store.subscribe(keys, app.on_configuration(name), metadata=request.metadata())
         except LapelError as exc:
             text = f"failed to subscribe [{' '.join(keys)}] from Configuration store {name}: {reason(exc)}"
             raise HostError(500, "ERR_CONFIGURATION_SUBSCRIBE", text) from exc

@@ -69,7 +69,7 @@ def routes(host: Host) -> list[Route]:
     )
 
     def put(template: str, handler: Handler, summary: str, headers: tuple[str, ...]) -> Route:
-        return Route(("PUT",), template, handler, "crypto", summary, "stream", headers=headers)
+        return Route(("PUT",), template, handler, "crypto", summary, "stream", listed_as="v1alpha1", headers=headers)
 
     return [
         route

@@ -68,14 +68,14 @@ def routes(host: Host) -> list[Route]:
     held = {"resourceId": str, "lockOwner": str}
     wanted = {**held, "expiryInSeconds": int}
 
-    def post(template: str, handler: Handler, summary: str, accepts: Mapping[str, type]) -> Route:
-        return Route(("POST",), template, handler, "lock", summary, "whole", accepts=accepts)
+    def post(version: str, group: str, handler: Handler, summary: str, accepts: Mapping[str, type]) -> Route:
+        return Route(("POST",), f"/{version}/{group}/{{store}}", handler, group, summary, "whole", accepts=accepts)
 
     return [
         route
         for version in ("v1.0-alpha1", "v1.0-alpha")
         for route in (
-            post(f"/{version}/lock/{{store}}", lock, "Take a lock if it is free", wanted),
-            post(f"/{version}/unlock/{{store}}", unlock, "Give a lock back", held),
+            post(version, "lock", lock, "Take a lock if it is free", wanted),
+            post(version, "unlock", unlock, "Give a lock back", held),
         )
     ]

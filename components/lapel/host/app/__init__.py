@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .channel import AppChannel, AppReply
+from .configuration import ConfigurationDelivery
 from .side import AppSide
 
-__all__ = ["AppChannel", "AppReply", "AppSide"]
+__all__ = ["AppChannel", "AppReply", "AppSide", "ConfigurationDelivery"]

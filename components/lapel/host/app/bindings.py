@@ -8,12 +8,11 @@ import logging
 import msgspec
 
 from ...bindings import BindingEvent, BindingResponse, InputBinding
-from ...errors import OperationFailedError
 from ...options import ComponentOptions
 from ...state import SetOperation
 from ...state.requests import RequestBuilder
 from ..host import Host
-from .channel import AppChannel, carried_headers
+from .channel import AppChannel, AppStatusError, carried_headers
 
 __all__ = ["EventDelivery", "wants_events"]
 
@@ -55,7 +54,8 @@ class EventDelivery:
             headers=carried_headers(event.metadata),
         )
         if not reply.ok:
-            raise OperationFailedError(f"the application answered an event of {name!r} at {route} with {reply.status}")
+            text = f"the application answered an event of {name!r} at {route} with {reply.status}"
+            raise AppStatusError(text, reply.status)
         if not reply.body:
             return None
         try:

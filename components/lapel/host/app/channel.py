@@ -16,7 +16,7 @@ from ...errors import DeadlineExceededError, OperationFailedError, OutcomeUnknow
 from ...pubsub.tracing import current_trace
 from ..options import HostOptions
 
-__all__ = ["AppChannel", "AppReply", "carried_headers", "header_text"]
+__all__ = ["AppChannel", "AppReply", "AppStatusError", "carried_headers", "header_text"]
 
 CONNECT_SECONDS = 5.0
 PROBE_PAUSE = 0.1
@@ -42,6 +42,14 @@ class AppReply(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """Whether it is a 2xx."""
         return 200 <= self.status < 300
+
+
+class AppStatusError(OperationFailedError):
+    """The application answered with `status`, which is not 2xx."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AppChannel:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ...bindings import InputBinding, Reading
-from ...configuration import ConfigurationEvent
 from ...delivery import Ordering
 from ...descriptor import Capability, Kind
-from ...errors import LapelError, OperationFailedError, UnsupportedError
+from ...errors import LapelError, UnsupportedError
 from ...pubsub import Subscription
 from ...resiliency.policies import ANSWERS
-from ..api.configuration import item_data
 from .bindings import EventDelivery, wants_events
 from .channel import AppChannel
+from .configuration import ConfigurationDelivery
 from .delivery import Delivering
 from .health import AppHealth
 from .subscriptions import AppSubscription, declared, discovered, merged
@@ -49,10 +48,10 @@ class AppSide:
         self.subscriptions: list[AppSubscription] = []
         """What the application asked for, or files say for it."""
         self._app_id = host.options.app_id
-        self._discovered: list[AppSubscription] = []
+        self._discovered: list[AppSubscription] | None = None
         self._armed: dict[Place, Armed] = {}
         self._health = AppHealth(self.channel, host.options, self._set_running)
-        self._arming: set[Place] = set()
+        self._arming: dict[Place, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connected = False
         self._draining = False
@@ -109,27 +108,34 @@ class AppSide:
         if not self._connected or self._draining:
             return
         await _close([self._armed.pop(place) for place in list(self._armed) if place[0] == name])
-        self._arm_all(name)
+        known = self._discovered is not None
+        await self._learn()
+        self._arm_all(name if known else None)
+
+    def component_opened(self, name: str) -> None:
+        """Arm what a component carries that opened after the others."""
+        if self._connected and not self._draining:
+            self._spawn(self.component_changed(name), f"arm {name}")
 
     async def documents_changed(self) -> None:
         """Go by the subscriptions that files have now: end what is gone, arm what is new."""
         if not self._connected or self._draining:
             return
         before = {(one.pubsub, one.topic): one for one in self.subscriptions}
-        self.subscriptions = merged(self._discovered, declared(self._host.components.documents, self._app_id))
+        await self._learn()
         after = {(one.pubsub, one.topic): one for one in self.subscriptions}
-        stale = [place for place, one in before.items() if after.get(place) != one and place in self._armed]
-        await _close([self._armed.pop(place) for place in stale])
+        stale = [place for place, one in before.items() if after.get(place) != one]
+        arming = [task for place in stale if (task := self._arming.get(place)) is not None]
+        for task in arming:
+            task.cancel()
+        if arming:
+            await asyncio.wait(arming)
+        await _close([self._armed.pop(place) for place in stale if place in self._armed])
         self._arm_all()
 
-    async def configuration_changed(self, store: str, event: ConfigurationEvent) -> None:
-        """Tell the application of changed items, one request for each. Raises when it does not take one."""
-        for key, item in event.items.items():
-            path = f"/configuration/{store}/{key}"
-            body = msgspec.json.encode({"id": event.id, "items": {key: item_data(item)}})
-            reply = await self.channel.request("POST", path, body=body, content_type="application/json")
-            if not reply.ok:
-                raise OperationFailedError(f"the application answered {path} with {reply.status}")
+    def on_configuration(self, store: str) -> ConfigurationDelivery:
+        """Return the handler of one subscription to a configuration store."""
+        return ConfigurationDelivery(self.channel, store)
 
     # connecting
 
@@ -138,14 +144,20 @@ class AppSide:
         if self._host.options.app_health_check:
             await self._health.wait_until_well()
         await self._warn_of_actors()
-        if self._host.has(Kind.PUBSUB):
-            self._discovered = await discovered(self.channel, self._app_id or "")
-        self.subscriptions = merged(self._discovered, declared(self._host.components.documents, self._app_id))
+        await self._learn()
         self._connected = True
         _log.info("the application is there; it has %d subscriptions", len(self.subscriptions))
         self._arm_all()
         if self._host.options.app_health_check:
             self._spawn(self._health.run(), "app health")
+
+    async def _learn(self) -> None:
+        """Find out what is subscribed to. The application is asked once, when there is something to subscribe at."""
+        if self._discovered is None and self._host.has(Kind.PUBSUB):
+            self._discovered = []
+            self._discovered = await discovered(self.channel, self._app_id or "", self._host.components.resiliency)
+        own = self._discovered or []
+        self.subscriptions = merged(own, declared(self._host.components.documents, self._app_id))
 
     async def _warn_of_actors(self) -> None:
         try:
@@ -167,14 +179,15 @@ class AppSide:
                 wanted[component.name, None] = partial(self._read, component.name)
         for place, arm in wanted.items():
             if only in (None, place[0]) and place not in self._armed and place not in self._arming:
-                self._arming.add(place)
-                self._spawn(self._keep_arming(place, arm), f"arm {place[0]} {place[1] or ''}".rstrip())
+                arming = self._keep_arming(place, arm)
+                self._arming[place] = self._spawn(arming, f"arm {place[0]} {place[1] or ''}".rstrip())
 
     async def _keep_arming(self, place: Place, arm: Callable[[], Awaitable[Armed | None]]) -> None:
         try:
             armed = await _until_armed(arm)
         finally:
-            self._arming.discard(place)
+            if self._arming.get(place) is asyncio.current_task():
+                del self._arming[place]
         if armed is not None:
             self._armed[place] = armed
             if not self._health.well:
@@ -196,7 +209,7 @@ class AppSide:
         if subscription.bulk is not None:
             terms |= {"max_messages": subscription.bulk.max_messages, "max_wait": subscription.bulk.max_wait}
             return await bus.bulk_subscribe(subscription.topic, delivering.many, **terms)
-        ordered = Capability.ORDER_BY_KEY in bus.capabilities
+        ordered = Capability.ORDER_BY_KEY in bus.capabilities and bus.driver.order_is_free
         terms |= {"ordering": Ordering.KEY if ordered else Ordering.NONE, "concurrency": self._concurrency()}
         return await bus.subscribe(subscription.topic, delivering.one, **terms)
 
@@ -236,10 +249,11 @@ class AppSide:
 
     # tasks
 
-    def _spawn(self, work: Any, what: str) -> None:
+    def _spawn(self, work: Any, what: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"lapel host {what}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -12,15 +12,16 @@ import msgspec
 
 from ...errors import InvalidArgumentError, LapelError
 from ...manifest import Document
+from ...resiliency import Resiliency
+from ...resiliency.policies import BUILT_IN_RETRIES, DISCOVERY_RETRIES
 from ...values import parse_bool
 from .channel import AppChannel
 from .rules import Rule, Rules
 
 __all__ = ["AppSubscription", "BulkOptions", "declared", "discovered", "merged"]
 
-DISCOVERY_TRIES = 4
-DISCOVERY_PAUSES = (0.5, 1.0, 1.0)
 DISCOVERY_SECONDS = 10.0
+"""How long asking for subscriptions may take, unless a resiliency document has retries of its own for it."""
 _APIS = ("dapr.io/v1alpha1", "dapr.io/v2alpha1")
 _log = logging.getLogger("lapel.host")
 
@@ -72,17 +73,20 @@ class AppSubscription:
         return shown
 
 
-async def discovered(channel: AppChannel, app_id: str) -> list[AppSubscription]:
+async def discovered(channel: AppChannel, app_id: str, resiliency: Resiliency) -> list[AppSubscription]:
     """Ask the application at `GET /dapr/subscribe`.
 
-    404 is none. Other failures are tried again a few times and then logged, and are none too.
+    404 is none. Other failures are tried again as `DaprBuiltInInitializationRetries` says, and then logged, and are
+    none too.
     """
     failure = ""
+    own = resiliency.retries.get(DISCOVERY_RETRIES)
+    retry = own or BUILT_IN_RETRIES[DISCOVERY_RETRIES]
     try:
-        async with asyncio.timeout(DISCOVERY_SECONDS):
-            for number in range(DISCOVERY_TRIES):
+        async with asyncio.timeout(DISCOVERY_SECONDS if own is None else None):
+            for number in range(retry.attempts or 1):
                 if number:
-                    await asyncio.sleep(DISCOVERY_PAUSES[number - 1])
+                    await asyncio.sleep(retry.delay(number))
                 try:
                     reply = await channel.request("GET", "/dapr/subscribe", headers={"dapr-app-id": app_id})
                 except LapelError as exc:
