@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lapel.cli.signals import ended_by_signals
+
 LAPEL = [sys.executable, "-m", "lapel.cli", "crypto"]
 KEY = base64.urlsafe_b64encode(bytes(range(32))).decode().rstrip("=")
 COMPONENT = """
@@ -239,6 +241,52 @@ def test_an_interrupted_command_ends_although_its_pipe_is_silent_and_leaves_noth
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) != 0
     assert files(folder) == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_command_that_is_told_to_end_leaves_no_plaintext(folder: Path, number: signal.Signals, code: int) -> None:
+    (folder / "kept").write_text("precious")
+    sealed = encrypt(folder, "-", stdin=bytes(3_000_000)).stdout
+    command = [*LAPEL, "decrypt", "-", "-o", "kept", "--component", "vault.yaml"]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(sealed[:-1])
+        process.stdin.flush()
+        wait_for(lambda: any(path.stat().st_size > 1_000_000 for path in folder.glob(".kept.*.tmp")))
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+        assert b"Traceback" not in process.stderr.read()
+    assert files(folder) == {"kept"}
+    assert (folder / "kept").read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_only_the_first_signal_ends_a_block_and_the_handlers_are_put_back() -> None:
+    cleaned = False
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
+    with pytest.raises(SystemExit) as ended, ended_by_signals():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            cleaned = True
+    assert cleaned
+    assert ended.value.code == 143
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lapel.errors import (
 )
 from lapel.testing import row
 from lapel_contrib.jwks.settings import JwksSettings
+from lapel_contrib.local import algorithms
+from lapel_contrib.local.keyring import INLINE_BYTES
 
 # where the set comes from
 
@@ -172,6 +175,33 @@ async def test_a_key_outside_its_time_makes_nothing_new_and_reads_what_is_old(
 async def test_a_key_within_its_time_works() -> None:
     async with made(jwks(oct_key("key", nbf=time.time() - 60, exp=int(time.time()) + 600))) as provider:
         assert await use(provider, "key")
+
+
+async def test_what_takes_long_is_done_in_a_thread_associated_data_included(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def noting(work: Any) -> Any:
+        def noted(*arguments: Any, **named: Any) -> Any:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return work(*arguments, **named)
+
+        return noted
+
+    for name in ("encrypt", "decrypt"):
+        monkeypatch.setattr(algorithms, name, noting(getattr(algorithms, name)))
+    async with made(jwks("key")) as provider:
+        for text, data, inline in ((1, 1, True), (INLINE_BYTES, 0, True), (INLINE_BYTES, 1, False)):
+            for plain, associated in ((bytes(text), bytes(data)), (bytes(data), bytes(text))):
+                threads.clear()
+                options: Any = {"algorithm": "A256GCM", "key_name": "key", "associated_data": associated}
+                subtle = provider.subtle
+                sealed = await subtle.encrypt(plain, **options)
+                wrapped = await subtle.wrap_key(plain, **options)
+                more: Any = {**options, "nonce": sealed.nonce, "tag": sealed.tag}
+                assert await subtle.decrypt(sealed.data, **more) == plain
+                more |= {"nonce": wrapped.nonce, "tag": wrapped.tag}
+                assert await subtle.unwrap_key(wrapped.data, **more) == plain
+                assert threads == [inline] * 4
 
 
 async def test_use_key_ops_and_alg_are_respected() -> None:

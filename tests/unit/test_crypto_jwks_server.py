@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.binding_http_support import Answer, Request, Server, issue, raw, running, text
@@ -92,8 +93,6 @@ OUTAGES: dict[str, tuple[Answer, str]] = {
     "not HTTP": (raw(b"SSH-2.0-x\r\n\r\n"), "cannot fetch"),
     "half a set": (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), "cannot fetch"),
     "another document": (text("200 OK", b"[]"), "not a key set"),
-    "a kid twice": (served("old", "old"), "'old' twice"),
-    "no kid": (served("old", oct_key(None)), "no kid for key 2"),
     "too long": (text("200 OK", b" " * (MAX_SET_BYTES + 1)), "more than the 1048576 bytes"),
     "endless redirects": (text("302 Found", Location="/again"), "redirects more than 5 times"),
     "a strange redirect": (text("302 Found", Location="file:///etc/passwd"), "no http or https URL"),
@@ -181,6 +180,27 @@ async def test_keys_of_unknown_kinds_are_left_out_with_a_warning(
         clock.now += INTERVAL
         assert await use(provider, "good")
         assert caplog.text.count("'odd'") == 1
+
+
+async def test_a_key_that_cannot_be_chosen_leaves_the_others_in_use(
+    server: Server, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    flawed: list[str | dict[str, Any]] = ["good", oct_key(None), oct_key("x") | {"kid": 7}, oct_key("")]
+    flawed += ["twin", oct_key("twin", MATERIAL[::-1])]
+    flawed += [{"kty": "quantum", "kid": "odd"}, "odd", {"kty": "quantum", "kid": "odd"}]
+    server.answers = [served("good"), served(*flawed), served(*flawed, "new")]
+    async with made(server.url) as provider:
+        clock.now += INTERVAL
+        assert await use(provider, "good") == await use(provider, "twin") == await use(provider, "odd")
+        assert (await provider.health()).ok
+        clock.now += INTERVAL
+        assert await use(provider, "new")
+    messages = [text.partition(" has ")[2] for text in caplog.messages]
+    assert messages == [
+        "no kid for 3 of 9 keys, which are left out; keys are chosen by it",
+        "the kid 'twin' more than once; of keys with one kid the first counts",
+        "no kid for 3 of 10 keys, which are left out; keys are chosen by it",
+    ]
 
 
 class Gate:

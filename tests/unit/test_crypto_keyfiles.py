@@ -157,17 +157,21 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyfiles, "time_ns", lambda: time.time_ns() + 3_600_000_000_000)
 
 
-@pytest.mark.usefixtures("later")
-async def test_an_unchanged_file_is_parsed_once_and_a_changed_one_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parsed = []
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the names of the keys that are parsed."""
+    names = []
 
-    def counting(data: bytes, name: str, known: Any = None) -> LocalKey:
-        parsed.append(name)
+    def noting(data: bytes, name: str, known: Any = None) -> LocalKey:
+        names.append(name)
         return parse_key(data, name, known)
 
-    monkeypatch.setattr(keyfiles, "parse_key", counting)
+    monkeypatch.setattr(keyfiles, "parse_key", noting)
+    return names
+
+
+@pytest.mark.usefixtures("later")
+async def test_an_unchanged_file_is_parsed_once_and_a_changed_one_again(folder: Path, parsed: list[str]) -> None:
     keys = KeyFolder(folder)
     assert await keys.load("secret") is await keys.load("secret")
     assert parsed == ["secret"]
@@ -183,6 +187,33 @@ async def test_an_unchanged_file_is_parsed_once_and_a_changed_one_again(
     (folder / "secret").unlink()
     with pytest.raises(NotFoundError):
         await keys.load("secret")
+
+
+@pytest.mark.usefixtures("later")
+async def test_a_file_with_a_time_in_the_future_is_parsed_once(folder: Path, parsed: list[str]) -> None:
+    write(folder / "secret", SECRET, age=-(10**9))
+    keys = KeyFolder(folder)
+    assert await keys.load("secret") is await keys.load("secret")
+    assert parsed == ["secret"]
+    await keys.aclose()
+
+
+@pytest.mark.usefixtures("later")
+async def test_all_names_of_a_file_are_one_and_those_of_no_file_are_forgotten(folder: Path, parsed: list[str]) -> None:
+    (folder / "sub").mkdir()
+    write(folder / "sub" / "key.json", json.dumps(jwk()).encode())
+    keys = KeyFolder(folder)
+    names = ("sub/key.json", "./sub/key.json", "sub//key.json", ".//sub/././key.json", "sub/key.json/")
+    assert {(await keys.load(name)).material for name in names} == {SECRET}
+    for number in range(100):
+        for name in (f"missing-{number}", f"./missing-{number}", f"secret/{number}"):
+            with pytest.raises(NotFoundError):
+                await keys.load(name)
+    assert parsed == ["sub/key.json"]
+    assert list(keys._known) == ["sub/key.json"]
+    assert not keys._looking
+    assert not keys._waiting
+    await keys.aclose()
 
 
 @pytest.mark.parametrize("fraction", [0, 123_456_789])
@@ -291,6 +322,24 @@ async def test_a_secret_that_others_may_read_is_reported_once(folder: Path, capl
     assert [record.getMessage() for record in caplog.records] == [
         "key file 'open' may be read by group or others (mode 0640): make it 0600"
     ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+async def test_opening_tells_secrets_apart_without_parsing_them(
+    folder: Path, caplog: pytest.LogCaptureFixture, parsed: list[str]
+) -> None:
+    """Kubernetes mounts keys readable by all, and hundreds of them must not keep the component from opening in time."""
+    write(folder / "rsa.pem", RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, PLAIN), mode=0o644)
+    write(folder / "rsa.der", RSA_KEY.private_bytes(Encoding.DER, PrivateFormat.PKCS8, PLAIN), mode=0o644)
+    write(folder / "key.json", json.dumps(jwk()).encode(), mode=0o644)
+    for name, encoding in (("public.pem", Encoding.PEM), ("public.der", Encoding.DER)):
+        public = RSA_KEY.public_key().public_bytes(encoding, PublicFormat.SubjectPublicKeyInfo)
+        write(folder / name, public, mode=0o644)
+    keys = KeyFolder(folder)
+    await keys.open()
+    assert {record.getMessage().split("'")[1] for record in caplog.records} == {"rsa.pem", "rsa.der", "key.json"}
+    assert parsed == []
+    await keys.aclose()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")

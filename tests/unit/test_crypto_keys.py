@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from lapel.errors import KeyTypeError
 from lapel_contrib.local.algorithms import encrypt, serialize
-from lapel_contrib.local.keys import LocalKey, parse_jwk, parse_key
+from lapel_contrib.local.keys import LocalKey, holds_secret, parse_jwk, parse_key
 
 RSA_KEY = rsa.generate_private_key(65_537, 2_048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -38,6 +38,9 @@ PUBLIC_FORMATS: dict[str, tuple[Any, PublicFormat, str]] = {
     "EC PKIX": (EC_KEY.public_key(), PublicFormat.SubjectPublicKeyInfo, "EC"),
     "Ed25519 PKIX": (ED_KEY.public_key(), PublicFormat.SubjectPublicKeyInfo, "OKP"),
 }
+DSA_KEY = dsa.generate_private_key(1_024)
+LOCKED = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+LOCKED_OLD = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"secret"))
 SECRET = bytes(range(100, 132))
 SECRET_TEXT = base64.b64encode(SECRET).decode()
 
@@ -126,6 +129,60 @@ def test_bytes_that_only_look_like_der_are_a_raw_key() -> None:
     assert parse_key(secret, "k").material == secret
 
 
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+def test_the_look_of_a_key_tells_whether_it_is_secret(encoding: Encoding) -> None:
+    for private, form, _ in FORMATS.values():
+        assert holds_secret(private.private_bytes(encoding, form, PLAIN))
+    for public, public_form, _ in PUBLIC_FORMATS.values():
+        assert not holds_secret(public.public_bytes(encoding, public_form))
+
+
+@pytest.mark.parametrize("data", [SECRET, SECRET_TEXT.encode(), json.dumps(jwk()).encode(), b"\x30\x3e" + b"\xff" * 62])
+def test_the_look_of_a_symmetric_key_tells_that_it_is_secret(data: bytes) -> None:
+    assert holds_secret(data)
+    assert parse_key(data, "k").private
+
+
+@pytest.mark.parametrize(
+    ("data", "known"),
+    [
+        (b"", None),
+        (b"==", None),
+        (b"{}" + b" " * 40, None),
+        (b"{" * 40, None),
+        (b"[1]", "jwk"),
+        (SECRET_TEXT.encode(), "jwk"),
+        (SECRET_TEXT.encode(), "pem"),
+        (SECRET_TEXT.encode(), "der"),
+        (b"\x30\x81\x01\x02", "der"),
+        (LOCKED, None),
+        (LOCKED_OLD, None),
+    ],
+)
+def test_what_is_no_key_that_can_be_read_is_no_secret(data: bytes, known: Any) -> None:
+    assert not holds_secret(data, known)
+
+
+@pytest.mark.parametrize("write", [base64.b64encode, base64.urlsafe_b64encode, lambda data: url_text(data).encode()])
+def test_the_numbers_of_a_jwk_may_be_of_any_base64(write: Any) -> None:
+    secret = b"\xfb\xef\xff" + bytes(29)
+    assert parse_jwk(jwk(k=write(secret).decode()), "k").material == secret
+    for cls, private in ((RSAKey, RSA_KEY), (ECKey, EC_KEY), (OKPKey, ED_KEY)):
+        plain = cls.import_key(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, PLAIN)).as_dict(private=True)
+        written = {
+            name: write(base64.urlsafe_b64decode(f"{value}==")).decode() if name not in ("kty", "crv") else value
+            for name, value in plain.items()
+        }
+        key = parse_jwk(written, "k")
+        assert serialize(key) == private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, PLAIN)
+        public = {name: value for name, value in written.items() if name in ("kty", "crv", "n", "e", "x", "y")}
+        assert parse_jwk(public, "k").material == private.public_key()
+
+
+def test_an_empty_alg_is_no_limit() -> None:
+    assert parse_jwk(jwk(alg=""), "k").alg is None
+
+
 def test_limits_of_a_jwk_are_kept() -> None:
     key = parse_jwk(jwk(use="enc", key_ops=["encrypt", "decrypt"], alg="A256GCM"), "k")
     assert (key.material, key.use, key.alg) == (SECRET, "enc", "A256GCM")
@@ -133,11 +190,6 @@ def test_limits_of_a_jwk_are_kept() -> None:
     assert parse_jwk(jwk(), "k").key_ops is None
     with pytest.raises(KeyTypeError, match="A256GCM"):
         encrypt(key, "A256KW", bytes(16))
-
-
-DSA_KEY = dsa.generate_private_key(1_024)
-LOCKED = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
-LOCKED_OLD = RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"secret"))
 
 
 @pytest.mark.parametrize(

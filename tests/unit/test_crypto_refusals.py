@@ -121,6 +121,7 @@ async def test_every_cause_that_depends_on_key_or_ciphertext_has_one_text() -> N
     cases += [(document, raising(UnsupportedAlgorithmError("canary"))), (document[:40], unwrap), (b"text", unwrap)]
     # The name is the document's, so that the caller did nothing wrong.
     cases += [(document, raising(InvalidArgumentError("canary: no name of a key")))]
+    cases += [(document, raising(NotFoundError("canary: no such key")))]
     for data, opener in cases:
         with pytest.raises(DecryptionError) as caught:
             await decrypt_bytes(data, unwrap=opener)

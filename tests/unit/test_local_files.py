@@ -191,10 +191,13 @@ async def test_a_changed_file_is_used_by_the_next_call(tmp_path: Path, write: Ca
             await store.get("old")
 
 
-async def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("modified", [1, 2**33], ids=["long ago", "in the future"])
+async def test_an_unchanged_file_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modified: int
+) -> None:
     path = tmp_path / "s.json"
     path.write_text('{"a": "1"}')
-    os.utime(path, (1, 1))
+    os.utime(path, (modified, modified))
     monkeypatch.setattr(parsed_file, "_SETTLED_NS", -(10**18))
     async with secret_store(path) as store:
         before = await store.driver.bulk_get(None)  # type: ignore[arg-type]  # looks at nothing in it

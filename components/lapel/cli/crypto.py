@@ -20,6 +20,7 @@ from ..registry import Registry
 from ..validation import refuse
 from .destination import Write, destination
 from .output import counted
+from .signals import ended_by_signals
 
 __all__ = ["Transform", "transform_file"]
 
@@ -37,11 +38,13 @@ def transform_file(
 
     `component` is a file with one crypto component; secret stores beside it are opened as well, other components are
     not. With `whole` nothing is given out before everything is known to be right. `title` is what a progress bar
-    says, if standard error is a terminal. Must not be called from a running event loop.
+    says, if standard error is a terminal. SIGTERM and SIGHUP end it as SIGINT does, with nothing left that is half
+    written, and raise `SystemExit` with 143 and 129. Must not be called from a running event loop.
     """
     manifests, name = _components(component)
     try:
         with (
+            ended_by_signals(),
             destination(target, whole=whole) as write,
             _source(source) as file,
             _progress(title, file) as advance,

@@ -93,9 +93,9 @@ class CryptoProvider(Component[CryptoDriver[Any]]):
         """Decrypt a document in memory, all or nothing.
 
         `key_name` None takes the name in the document. Raises `DecryptionError`, always with the same text, whatever is
-        wrong with the document, and for a key that is not its key; the log says more about a key that does not fit.
-        Raises `NotFoundError` for an unknown key. A document cut right after its header decrypts as empty: the format
-        cannot tell.
+        wrong with the document, and for a key that is not its key, or that the document names and there is not; the log
+        says more about such a key. Raises `NotFoundError` for an unknown `key_name`. A document cut right after its
+        header decrypts as empty: the format cannot tell.
         """
         scheme = self._documents("decrypt")
         if key_name:

@@ -31,6 +31,7 @@ from lapel.errors import (
     CryptoError,
     DecryptionError,
     InvalidArgumentError,
+    NotFoundError,
     OperationFailedError,
     UnsupportedAlgorithmError,
 )
@@ -117,11 +118,11 @@ async def decrypt_stream(
     any size.
 
     Calls `unwrap` once, as soon as the header is complete. A key that does not open the wrapped one (`CryptoError`, or
-    a result of the wrong length) is not told apart from a changed document, nor is a name in the document that cannot
-    be a key's (`InvalidArgumentError`); every other error of `unwrap` is passed on, such as `NotFoundError`. Closing
-    this generator closes `chunks` if that is a generator. Raises `DecryptionError`, always with the same text, when the
-    document was changed or cut, the key is another one, or this is no such document; `InvalidArgumentError` when no key
-    is named, or a chunk is not bytes.
+    a result of the wrong length) is not told apart from a changed document, nor is a name in the document that no key
+    has (`NotFoundError`) or can have (`InvalidArgumentError`). Every other error of `unwrap` is passed on, and so are
+    these two about `key_name`. Closing this generator closes `chunks` if that is a generator. Raises `DecryptionError`,
+    always with the same text, when the document was changed or cut, the key is another one, or this is no such
+    document; `InvalidArgumentError` when no key is named, or a chunk is not bytes.
     """
     async with _source(chunks) as source:
         reader = HeaderReader()
@@ -260,9 +261,11 @@ async def _file_key(header: Header, unwrap: Unwrap, key_name: str | None) -> byt
     except CryptoError as exc:
         # Algorithm and wrapped key are the document's word, so this too may be a changed document or a wrong key.
         _log.warning("the key %r does not open the document: %s", name, exc.message)
-    except InvalidArgumentError:
+    except (InvalidArgumentError, NotFoundError):
+        # Whoever makes documents must not find out which names keys have.
         if key_name:
             raise
+        _log.warning("the document names %.100r, which is no key that can be used", name)
     return b""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,10 +21,14 @@ _SHOWN: Final = 100
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class KeySet:
-    """Keys by `kid`. `unusable` has those that cannot be read here, each with the reason."""
+    """Keys by `kid`. `unusable` has those that cannot be read here, each with the reason.
+
+    `left_out` says, in sentences for a log, which keys no name leads to.
+    """
 
     keys: Mapping[str, LocalKey]
     unusable: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<KeySet of {len(self.keys)}>"
@@ -39,22 +43,32 @@ class KeySet:
 def parse_key_set(text: str | bytes, *, strict: bool) -> KeySet:
     """Return the keys of a JWKS, or of a single JWK.
 
-    A key that cannot be read is an error if `strict`; else it becomes unusable, since a set made by others may hold
-    kinds that are not known here (RFC 7517, 5). So is a set without keys. A `kid` that is missing or there twice is
-    always one, because the key is chosen by it. Raises `MalformedError`, which holds nothing of the text but the `kid`.
-    Takes a while for many keys.
+    With `strict`, for a set that its user wrote, a key that cannot be read is an error; so are a set without keys and a
+    `kid` that is missing or there twice, because the key is chosen by it. Else the set is made by others, and its other
+    keys must stay in use: what cannot be read becomes unusable, since there may be kinds that are not known here (RFC
+    7517, 5); a key without a `kid` is left out; and of several keys with one `kid` the first that can be read counts.
+
+    Raises `MalformedError`, which holds nothing of the text but the `kid`. Takes a while for many keys.
     """
     entries = _entries(text)
     if strict and not entries:
         raise MalformedError("holds no keys")
     keys: dict[str, LocalKey] = {}
     unusable: dict[str, str] = {}
+    nameless = 0
+    repeated: list[str] = []
     for number, members in enumerate(entries, 1):
         name = members.get("kid") if isinstance(members, dict) else None
         if not isinstance(name, str) or not name:
-            raise MalformedError(f"has no kid for key {number} of {len(entries)}; keys are chosen by it")
-        if name in keys or name in unusable:
+            if strict:
+                raise MalformedError(f"has no kid for key {number} of {len(entries)}; keys are chosen by it")
+            nameless += 1
+            continue
+        if strict and (name in keys or name in unusable):
             raise MalformedError(f"has the kid {name[:_SHOWN]!r} twice; every key needs one of its own")
+        if name in keys:
+            repeated.append(name)
+            continue
         problem = None
         try:
             keys[name] = parse_jwk(members, name)
@@ -63,8 +77,17 @@ def parse_key_set(text: str | bytes, *, strict: bool) -> KeySet:
         if problem is not None:
             if strict:
                 raise MalformedError(f"cannot be used: {problem}")
-            unusable[name] = problem
-    return KeySet(keys, unusable)
+            unusable.setdefault(name, problem)
+        else:
+            unusable.pop(name, None)
+    return KeySet(keys, unusable, tuple(_left_out(nameless, len(entries), repeated)))
+
+
+def _left_out(nameless: int, total: int, repeated: list[str]) -> Iterator[str]:
+    if nameless:
+        yield f"has no kid for {nameless} of {total} keys, which are left out; keys are chosen by it"
+    if repeated:
+        yield f"has the kid {repeated[0][:_SHOWN]!r} more than once; of keys with one kid the first counts"
 
 
 def _entries(text: str | bytes) -> list[Any]:

@@ -127,7 +127,8 @@ class UrlKeys:
     """Keys from a URL, fetched again when they are used and `interval` seconds have passed since the last try.
 
     All callers share one fetch, and a cancelled one disturbs nobody. The use of a known key waits for a fetch for at
-    most `PATIENCE` seconds; an unknown one waits for its end. A failed fetch is logged, and the last good set stays.
+    most `PATIENCE` seconds; an unknown one waits for its end. A failed fetch is logged, and the last good set stays; so
+    are keys of a set that cannot be used or chosen, and the others stay in use.
     """
 
     def __init__(self, fetcher: Fetcher, interval: float, logger: logging.Logger) -> None:
@@ -216,6 +217,9 @@ class UrlKeys:
         for name, reason in keys.unusable.items():
             if name not in self._keys.unusable:
                 self._logger.warning("in the key set of %s: %s", self.place, reason)
+        for reason in keys.left_out:
+            if reason not in self._keys.left_out:
+                self._logger.warning("the key set of %s %s", self.place, reason)
         self._keys = keys
 
     async def _fetch(self) -> KeySet:

@@ -25,7 +25,8 @@ from lapel.errors import (
     UnavailableError,
 )
 
-from .keys import KeyFormat, LocalKey, parse_key
+from .keys import KeyFormat, LocalKey, holds_secret, parse_key
+from .parsed_file import last_change
 
 __all__ = ["MAX_KEY_FILE", "KeyFolder", "readable_by_others"]
 
@@ -58,8 +59,9 @@ class _Stamp(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether a later change is sure to give another stamp, which within one tick of the clock it is not."""
-        last = max(self.modified_ns, self.changed_ns)
-        return time_ns() - last > (_FINE_NS if last % 1_000_000_000 else _COARSE_NS)
+        now = time_ns()
+        last = last_change(self.modified_ns, self.changed_ns, now)
+        return now - last > (_FINE_NS if last % 1_000_000_000 else _COARSE_NS)
 
 
 class _Known(NamedTuple):
@@ -73,8 +75,9 @@ class KeyFolder:
 
     Extensions: `.json` is a JWK, `.pem` PEM, `.der` DER; any other file is recognised by its content. Each `load` looks
     at the file, so a replaced key is used by the next call; replace files by renaming, since one that is being
-    written is read half. A key file that group or others may read is reported once in the log, unless it holds a
-    public key. Use one folder object from one event loop; calls may overlap.
+    written is read half. Names that differ only in `.` and doubled slashes are one key. A key file that group or others
+    may read is reported once in the log, unless it holds a public key. Use one folder object from one event loop; calls
+    may overlap.
     """
 
     def __init__(self, path: str | os.PathLike[str], logger: logging.Logger | None = None) -> None:
@@ -99,7 +102,7 @@ class KeyFolder:
     async def open(self) -> None:
         """Report the secret keys that group or others may read. Raises what `check` raises.
 
-        Looks at the first 1000 files; those that are found later are reported when they are used.
+        Looks at the first 1000 files, without parsing any; those that are found later are reported when they are used.
         """
         await self.check()
         await asyncio.to_thread(self._look_around)
@@ -114,13 +117,14 @@ class KeyFolder:
         """
         if self._closed:
             raise ClosedError("the folder of keys is closed")
+        # One name is kept for each file: whoever makes up names, in documents for example, must not fill the memory.
+        if name not in self._known:
+            name = _plain(name)
         waiter: asyncio.Future[LocalKey] = asyncio.get_running_loop().create_future()
         if name in self._looking:
             # The look under way may have begun before the file was replaced: the next one answers.
             self._waiting.setdefault(name, []).append(waiter)
         else:
-            if name not in self._known:
-                _check_name(name)
             self._look(name, [waiter])
         return await waiter
 
@@ -165,6 +169,17 @@ class KeyFolder:
             self._look(name, waiting)
 
     def _read(self, name: str) -> LocalKey:
+        path, data, status = self._content(name)
+        key = parse_key(data, name, _format(name))
+        if key.private:
+            self._warn_if_readable(name, path, status)
+        stamp = _stamp(status)
+        if stamp.settled:
+            self._known[name] = _Known(os.path.join(self._path, name), stamp, key)
+        return key
+
+    def _content(self, name: str) -> tuple[str, bytes, os.stat_result]:
+        """Return where a key's file lies, what is in it, and its status."""
         root = os.path.realpath(self._path)
         path = os.path.realpath(os.path.join(root, name), strict=True)
         if not Path(path).is_relative_to(root):
@@ -176,19 +191,16 @@ class KeyFolder:
             data, status = _read_settled(descriptor, name)
         finally:
             os.close(descriptor)
-        key = parse_key(data, name, _FORMATS.get(PurePath(name).suffix.lower()))
-        if key.private:
-            self._warn_if_readable(name, path, status)
-        stamp = _stamp(status)
-        if stamp.settled:
-            self._known[name] = _Known(os.path.join(self._path, name), stamp, key)
-        return key
+        return path, data, status
 
     def _look_around(self) -> None:
         for name in _files(self._path):
             try:
                 if readable_by_others(os.stat(os.path.join(self._path, name))):
-                    self._read(name)
+                    path, data, status = self._content(name)
+                    # Parsing all the keys of a large folder would make the component miss its time to open.
+                    if holds_secret(data, _format(name)):
+                        self._warn_if_readable(name, path, status)
             except (OSError, LapelError):
                 continue  # What is no key is nobody's secret, and an error when it is used.
 
@@ -221,11 +233,18 @@ def _files(folder: Path) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(place, name), folder)
 
 
-def _check_name(name: str) -> None:
-    if not name or "\0" in name or ".." in name or PurePath(name).anchor:
+def _plain(name: str) -> str:
+    """Return the one name of the file that a key's name means. Raises `InvalidArgumentError`."""
+    path = PurePath(name)
+    if not name or "\0" in name or ".." in name or path.anchor:
         raise InvalidArgumentError(
             f"key name {name!r} is not allowed: expected a path inside the folder of keys, without '..' and NUL"
         )
+    return path.as_posix()
+
+
+def _format(name: str) -> KeyFormat | None:
+    return _FORMATS.get(PurePath(name).suffix.lower())
 
 
 def _stamp(status: os.stat_result) -> _Stamp:

@@ -28,7 +28,7 @@ __all__ = ["INLINE_BYTES", "KeySource", "KeyringCrypto"]
 T = TypeVar("T")
 
 INLINE_BYTES = 65_536
-"""Input up to this size is worked on in place: the cipher takes less time than a change of threads."""
+"""Input up to this size, associated data included, is worked on in place: a change of threads would take longer."""
 
 
 class KeySource(Protocol):
@@ -74,7 +74,7 @@ class KeyringCrypto(CryptoDriver[SettingsT]):
         key = await self._keys.load(request.key_name)
         data, tag = await _work(
             request.algorithm,
-            len(request.plaintext),
+            len(request.plaintext) + len(request.associated_data or b""),
             lambda: algorithms.encrypt(
                 key, request.algorithm, request.plaintext, request.nonce, request.associated_data
             ),
@@ -86,7 +86,7 @@ class KeyringCrypto(CryptoDriver[SettingsT]):
         key = await self._keys.load(request.key_name)
         return await _work(
             request.algorithm,
-            len(request.ciphertext),
+            len(request.ciphertext) + len(request.associated_data or b""),
             lambda: algorithms.decrypt(
                 key, request.algorithm, request.ciphertext, request.nonce, request.tag, request.associated_data
             ),
@@ -97,7 +97,7 @@ class KeyringCrypto(CryptoDriver[SettingsT]):
         key = await self._keys.load(request.key_name)
         data, tag = await _work(
             request.algorithm,
-            len(request.key),
+            len(request.key) + len(request.associated_data or b""),
             lambda: algorithms.encrypt(
                 key, request.algorithm, request.key, request.nonce, request.associated_data, operation="wrapKey"
             ),
@@ -109,7 +109,7 @@ class KeyringCrypto(CryptoDriver[SettingsT]):
         key = await self._keys.load(request.key_name)
         return await _work(
             request.algorithm,
-            len(request.wrapped),
+            len(request.wrapped) + len(request.associated_data or b""),
             lambda: algorithms.decrypt(
                 key,
                 request.algorithm,

@@ -32,7 +32,9 @@ from joserfc.errors import JoseError
 from lapel.crypto.algorithms import KeyKind, KeyOperation
 from lapel.errors import KeyTypeError
 
-__all__ = ["KeyFormat", "KeyMaterial", "LocalKey", "parse_jwk", "parse_key"]
+from . import rsa_keys
+
+__all__ = ["KeyFormat", "KeyMaterial", "LocalKey", "holds_secret", "parse_jwk", "parse_key"]
 
 KeyFormat = Literal["jwk", "pem", "der"]
 """A format that is known beforehand, for example from the file's extension."""
@@ -61,6 +63,8 @@ _RENEWING: Final = frozenset({"encrypt", "wrapKey", "sign"})
 _FAR: Final = 1e15
 """Seconds that are certainly no date any more."""
 _AES_LENGTHS: Final = frozenset({16, 24, 32})
+_NUMBERS: Final = ("k", "n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y")
+"""Members of a JWK that are bytes or numbers in base64."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -113,14 +117,15 @@ class LocalKey:
 def parse_key(data: bytes, name: str, known: KeyFormat | None = None) -> LocalKey:
     """Return the key that `data` holds; `known` skips the recognition.
 
-    Raises `KeyTypeError` naming the key when the data is empty, encrypted, of a kind that is not supported, or not of
-    its format. The error never holds any of the data.
+    Raises `KeyTypeError` naming the key when the data is empty, encrypted, damaged, of a kind that is not supported, or
+    not of its format. The error never holds any of the data.
     """
     if not data:
         raise KeyTypeError(f"key {name!r} is empty")
-    if known == "jwk" or (known is None and data[:1] == b"{" and len(data) not in _AES_LENGTHS):
+    known = known or _format_of(data)
+    if known == "jwk":
         return _parse_json(data, name)
-    if known == "pem" or (known is None and data[:5] == b"-----"):
+    if known == "pem":
         return _parse_pem(data, name)
     if known == "der" or _looks_like_der(data):
         key = _parse_der(data, name)
@@ -134,18 +139,44 @@ def parse_key(data: bytes, name: str, known: KeyFormat | None = None) -> LocalKe
     return LocalKey(name=name, kind="oct", material=material, private=True)
 
 
+def holds_secret(data: bytes, known: KeyFormat | None = None) -> bool:
+    """Tell from the look of it whether the data is a symmetric or private key, without parsing it as one.
+
+    Answers as `private` of the key that `parse_key` would return, and may be True where it would raise. Raw bytes that
+    begin like a public key in DER are taken for one.
+    """
+    known = known or _format_of(data)
+    if known == "jwk":
+        members = _members(data)
+        return members is not None and not members.keys().isdisjoint(("d", "k"))
+    if known == "pem":
+        return b"PRIVATE KEY-----" in data and not _is_locked(data)
+    if _looks_like_der(data):
+        # A private key begins with its version, an INTEGER of one byte; a public one with its algorithm, a SEQUENCE, or
+        # with its modulus. What begins otherwise is none of them, but raw bytes.
+        start = 2 if data[1] < 0x80 else data[1] - 0x7E
+        tag, length = data[start : start + 1], data[start + 1 : start + 2]
+        return tag != b"\x30" and (tag != b"\x02" or length == b"\x01")
+    return known != "der" and bool(_decode_base64(data))
+
+
 def parse_jwk(members: Mapping[str, Any], name: str) -> LocalKey:
     """Return the key that a JWK describes, with its `use`, `key_ops`, `alg`, `nbf` and `exp` as limits.
 
-    Raises `KeyTypeError` naming the key when it is not a JWK of kind oct, RSA, EC or OKP, a member is missing or
-    wrong, or its limits contradict each other. The error never holds a member's value.
+    As in Dapr, numbers may be in base64 of either alphabet, padded or not, and an empty `alg` is none. Raises
+    `KeyTypeError` naming the key when it is not a JWK of kind oct, RSA, EC or OKP, a member is missing or wrong, or its
+    limits contradict each other. The error never holds a member's value.
     """
     use: Any
     key_ops: Any
     alg: Any
+    members = {member: _url_safe(value) if member in _NUMBERS else value for member, value in members.items()}
     try:
-        key = jwk.import_key(dict(members))
+        private = rsa_keys.from_members(members) if members.get("kty") == "RSA" and "d" in members else None
+        hidden = rsa_keys.PRIVATE_MEMBERS if private is not None else frozenset()
+        key = jwk.import_key({member: value for member, value in members.items() if member not in hidden})
         material: object = key.raw_value if isinstance(key, jwk.OctKey) else key.private_key or key.public_key
+        material = private or material
         use, key_ops, alg = key.get("use"), key.get("key_ops"), key.get("alg")
     # A JWK is foreign input: the parser meets lists for texts and numbers for keys.
     except (JoseError, ValueError, TypeError, AttributeError, KeyError, UnsupportedAlgorithm):
@@ -161,7 +192,7 @@ def parse_jwk(members: Mapping[str, Any], name: str) -> LocalKey:
         name,
         use=use,
         key_ops=frozenset(map(str, key_ops)) if key_ops is not None else None,
-        alg=alg,
+        alg=alg or None,
         not_before=_seconds(members, "nbf", name),
         expires=_seconds(members, "exp", name),
     )
@@ -183,12 +214,31 @@ def _time_text(seconds: float) -> str:
         return f"{seconds:g} s after 1970"
 
 
-def _parse_json(data: bytes, name: str) -> LocalKey:
+def _format_of(data: bytes) -> KeyFormat | None:
+    if data[:1] == b"{" and len(data) not in _AES_LENGTHS:
+        return "jwk"
+    return "pem" if data[:5] == b"-----" else None
+
+
+def _members(data: bytes) -> dict[str, Any] | None:
     try:
         members = json.loads(data)
     except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
+        return None
+    return members if isinstance(members, dict) else None
+
+
+def _url_safe(value: object) -> object:
+    return value.translate({0x2B: "-", 0x2F: "_"}).rstrip("=") if isinstance(value, str) else value
+
+
+def _is_locked(data: bytes) -> bool:
+    return b"BEGIN ENCRYPTED" in data or b"4,ENCRYPTED" in data
+
+
+def _parse_json(data: bytes, name: str) -> LocalKey:
+    members = _members(data)
+    if members is None:
         raise KeyTypeError(f"key {name!r} is not a JSON object, as a JWK must be")
     if "keys" in members and "kty" not in members:
         raise KeyTypeError(f"key {name!r} is a set of keys (JWKS): store each key in a file of its own")
@@ -197,10 +247,14 @@ def _parse_json(data: bytes, name: str) -> LocalKey:
 
 def _parse_pem(data: bytes, name: str) -> LocalKey:
     private = b"PRIVATE KEY-----" in data
-    if b"BEGIN ENCRYPTED" in data or b"4,ENCRYPTED" in data:
+    if _is_locked(data):
         raise KeyTypeError(f"key {name!r} is protected by a password, which is not supported: store it decrypted")
     try:
-        material: object = load_pem_private_key(data, None) if private else load_pem_public_key(data)
+        material: object = (
+            load_pem_private_key(data, None, unsafe_skip_rsa_key_validation=True)
+            if private
+            else load_pem_public_key(data)
+        )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         material = None
     if material is None:
@@ -212,7 +266,7 @@ def _parse_pem(data: bytes, name: str) -> LocalKey:
 
 def _parse_der(data: bytes, name: str) -> LocalKey | None:
     try:
-        return _make(load_der_private_key(data, None), name)
+        return _make(load_der_private_key(data, None, unsafe_skip_rsa_key_validation=True), name)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         pass
     try:
@@ -252,6 +306,8 @@ def _make(
     expires: float | None = None,
 ) -> LocalKey:
     kind: KeyKind
+    if isinstance(material, rsa.RSAPrivateKey) and not rsa_keys.belongs_together(material):
+        raise KeyTypeError(f"key {name!r} is damaged: its numbers are not those of one RSA key; restore it from a copy")
     match material:
         case bytes():
             kind = "oct"

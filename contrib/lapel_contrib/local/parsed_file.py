@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from lapel.errors import ConfigurationError, LapelError, PermissionDeniedError, StorageError
 
-__all__ = ["MalformedError", "ParsedFile", "Stamp", "read_stamp"]
+__all__ = ["MalformedError", "ParsedFile", "Stamp", "last_change", "read_stamp"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,15 @@ class _Reading(NamedTuple):
 
 
 _NOTHING: Final = _Reading(None, False, None, None)
+
+
+def last_change(modified_ns: int, changed_ns: int, now_ns: int) -> int:
+    """Return when a file with these times was changed last.
+
+    A time of modification can be set to anything, so one in the future tells nothing. To set it changed the file's
+    status, and the time of that comes from the system's clock.
+    """
+    return changed_ns if modified_ns > now_ns else max(modified_ns, changed_ns)
 
 
 def read_stamp(path: Path) -> Stamp | None:
@@ -132,7 +141,8 @@ class ParsedFile(Generic[T]):
                 stamp = _stamp(status)
                 if known.settled and known.stamp == stamp:
                     return known
-                settled = time.time_ns() - max(stamp.modified_ns, stamp.changed_ns) > _SETTLED_NS
+                now = time.time_ns()
+                settled = now - last_change(stamp.modified_ns, stamp.changed_ns, now) > _SETTLED_NS
                 content = file.read()
         except FileNotFoundError:
             problem = self._wrong("does not exist; a relative path starts at the working directory")

@@ -94,8 +94,12 @@ class DocumentTests(CryptoBase):
             await provider.decrypt(silent)
         assert await provider.decrypt(silent, key_name=keys[algorithm]) == b"text"
         other = await provider.encrypt(b"text", decryption_key_name="other", **common)
-        with pytest.raises(NotFoundError):
+        assert json.loads(other.split(b"\n")[1])["k"] == "other"
+        # Whoever sends documents must not find out which names keys have.
+        with pytest.raises(DecryptionError):
             await provider.decrypt(other)
+        with pytest.raises(NotFoundError):
+            await provider.decrypt(other, key_name="other")
         assert await provider.decrypt(other, key_name=keys[algorithm]) == b"text"
 
     @row("stricter-112")
