@@ -60,6 +60,17 @@ class Deadlines:
         """Stop the clock of a call."""
         self._tickets.pop(ticket, None)
 
+    def latest(self, task: asyncio.Task[object]) -> Ticket:
+        """Return the clock of the call that `task` entered last; it must be under way."""
+        return next(ticket for ticket in reversed(self._tickets) if ticket.task is task)
+
+    def restart(self, ticket: Ticket) -> None:
+        """Start the clock of a call anew, unless the call is over or has run out of time."""
+        if ticket in self._tickets and not ticket.expired:
+            del self._tickets[ticket]
+            ticket.expires_at = self._loop.time() + self.timeout
+            self._tickets[ticket] = None
+
     @property
     def busy(self) -> bool:
         """Whether any call is under way."""

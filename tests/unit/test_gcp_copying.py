@@ -92,6 +92,18 @@ async def test_a_source_that_changes_before_it_is_copied_is_not_copied(
     assert gcs_server.names(gcs_bucket) == ["k"]
 
 
+@pytest.mark.parametrize(
+    ("operation", "data"),
+    [("copy", {"destinationKey": "n"}), ("move", {"destinationKey": "n"}), ("rename", {"newName": "n"})],
+)
+async def test_an_object_that_must_not_be_there_is_not_copied(
+    gcs_server: GcsBackend, gcs_bucket: str, binding: OutputBinding, operation: str, data: dict[str, str]
+) -> None:
+    with pytest.raises(EtagMismatchError):
+        await binding.invoke(operation, data, metadata={"key": "k", "ifGenerationMatch": "0"})
+    assert gcs_server.names(gcs_bucket) == ["k"]
+
+
 async def test_a_newer_source_is_not_removed(
     plain: GcsFront, gcs_server: GcsBackend, gcs_bucket: str, binding: OutputBinding
 ) -> None:

@@ -21,7 +21,7 @@ from lapel.errors import (
     UnavailableError,
 )
 from lapel.policy import RetryPolicy
-from lapel.secretstores import SecretStore
+from lapel.secretstores import BulkSecretsRequest, SecretStore
 from lapel_contrib.gcp.component_settings import SecretManagerSettings
 from lapel_contrib.gcp.secrets import SecretManagerStore
 
@@ -139,6 +139,17 @@ async def test_a_bulk_fails_when_a_secret_fails_and_is_never_a_part(
     with pytest.raises(UnavailableError, match=name):
         await store.bulk_get()
     assert (await store.bulk_get())[name].value == "value"
+
+
+async def test_a_bulk_steps_for_the_page_and_each_secret(
+    gcp_secrets: SecretManagerBackend, store: SecretStore, name: str
+) -> None:
+    gcp_secrets.put(name, b"value")
+    steps: list[None] = []
+    found = await store.driver.bulk_get(BulkSecretsRequest(step=lambda: steps.append(None)))
+    assert name in found
+    # Those that are left out were asked for too.
+    assert len(steps) >= 1 + len(found)
 
 
 async def test_a_value_that_was_changed_on_the_way_is_an_error(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from tests.unit.plain_component import Clock
 
 from lapel.driver import DriverContext
-from lapel.errors import ClosedError, InvalidArgumentError, NotFoundError, OperationFailedError
-from lapel.secretstores import GetSecretRequest, SecretStore, SecretValues
+from lapel.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    OperationFailedError,
+)
+from lapel.secretstores import BulkSecretsRequest, GetSecretRequest, SecretStore, SecretValues
 from lapel_contrib.local.env_secrets import EnvSecretStore
 from lapel_contrib.local.settings import EnvSecretsSettings
 
@@ -74,6 +82,49 @@ async def test_calls_after_close_raise() -> None:
     for call in (store.get("x"), store.bulk_get()):
         with pytest.raises(ClosedError):
             await call
+
+
+class Paged(EnvSecretStore):
+    """Answers in three pages, each of which takes `seconds`, and is read by a task of its own."""
+
+    def __init__(self, clock: Clock, seconds: float, *, steps: bool = True) -> None:
+        super().__init__(PLAIN, DriverContext(component="secrets"))
+        self._clock, self._seconds, self._steps = clock, seconds, steps
+        self.request = BulkSecretsRequest()
+
+    async def bulk_get(self, request: BulkSecretsRequest) -> Mapping[str, Mapping[str, str]]:
+        self.request = request
+
+        async def page() -> None:
+            self._clock.advance(self._seconds)
+            for _ in range(5):
+                # The loop has looked at its clock by then.
+                await asyncio.sleep(0)
+            if self._steps:
+                request.step()
+
+        for _ in range(3):
+            await asyncio.create_task(page())
+        return {"a": {"a": "1"}}
+
+
+async def test_the_deadline_of_a_bulk_holds_for_each_page() -> None:
+    clock = Clock()
+    async with SecretStore(Paged(clock, 3)) as store:
+        assert await store.bulk_get() == {"a": {"a": "1"}}
+    for driver in (Paged(clock, 3, steps=False), Paged(clock, 6)):
+        async with SecretStore(driver) as store:
+            with pytest.raises(DeadlineExceededError, match="no answer within 5 s"):
+                await store.bulk_get()
+
+
+async def test_a_step_after_the_end_of_a_bulk_does_nothing() -> None:
+    driver = Paged(Clock(), 0)
+    async with SecretStore(driver) as store:
+        await store.bulk_get()
+        driver.request.step()
+        assert store._deadlines is not None
+        assert not store._deadlines.busy
 
 
 # secretstores.local.env

@@ -11,6 +11,7 @@ from typing import Any
 
 import hvac  # type: ignore[import-untyped]  # it has no annotations
 import pytest
+from tests.unit.plain_component import Clock
 from tests.unit.vault_stub import Asked, VaultStub, store_on, until
 
 from lapel.driver import DriverContext, SharedClients
@@ -177,6 +178,24 @@ async def test_a_bulk_get_follows_folders_and_leaves_out_what_is_not_there() -> 
             assert {asked.query.get("version") for asked in stub.asked if "/data/" in asked.path} == {"2"}
             with pytest.raises(InvalidArgumentError):
                 await store.bulk_get(metadata={"version_id": "two"})
+
+
+async def test_a_bulk_get_has_a_deadline_for_each_answer() -> None:
+    clock = Clock()
+    lists = {"": ["a", "gone", "deep/"], "/deep": ["b"]}
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        if not asked.path.startswith("secret/"):
+            return 404, None
+        clock.advance(2)
+        if asked.method == "LIST":
+            return 200, {"data": {"keys": lists[asked.path.removeprefix("secret/metadata/dapr")]}}
+        return (404, {"errors": []}) if asked.path.endswith("gone") else (404, None)
+
+    with VaultStub(answer) as stub:
+        # One thread, so that the answers come one after the other.
+        async with store_on(stub, poolSize="1") as store:
+            assert set(await store.bulk_get()) == {"a", "deep/b"}
 
 
 async def test_a_bulk_get_with_one_unreadable_secret_fails_as_a_whole() -> None:

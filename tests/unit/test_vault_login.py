@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from tests.unit.vault_stub import Answer, Asked, VaultStub, store_on, until
 
-from lapel.errors import (
-    PermissionDeniedError,
-)
+from lapel.errors import OperationFailedError, PermissionDeniedError
 from lapel.testing.lifecycle import wait_until
 from lapel_contrib.vault import tokens
 
 SECRET = "secret/data/dapr/db"
+LOOK_UP = "auth/token/lookup-self"
+RENEW = "auth/token/renew-self"
+REVOKE = "auth/token/revoke-self"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
 BAD_TOKEN = {"errors": ["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}
 
@@ -172,6 +173,7 @@ async def test_a_token_near_its_longest_life_is_replaced() -> None:
         async with store_on(stub, vaultToken="", vaultAppRoleID="role"):
             await until(lambda: len(stub.of("auth/approle/login")) == 2, "no second log-in")
             assert renewals == 1
+            await until(lambda: [asked.token for asked in stub.of(REVOKE)] == ["one"], "the first is not given back")
 
 
 async def test_the_end_of_a_token_that_nobody_can_renew_is_logged_before_and_told_after(
@@ -199,14 +201,132 @@ async def test_a_token_that_is_refused_is_replaced_once_for_all_who_met_that() -
         assert len(stub.of("auth/approle/login")) == 2
 
 
-async def test_a_denial_by_policy_logs_in_once_and_not_every_time() -> None:
+async def test_a_denial_by_policy_does_not_log_in_again() -> None:
     inner = logging_in(["one", "two", "three"])
     with VaultStub(lambda asked: (403, DENIED) if asked.path == SECRET else inner(asked)) as stub:
         async with store_on(stub, vaultToken="", vaultAppRoleID="role") as store:
             for _ in range(5):
                 with pytest.raises(PermissionDeniedError, match="policy"):
                     await store.get("db")
+            assert (await store.health()).ok
+        assert len(stub.of("auth/approle/login")) == 1
+        assert len(stub.of(LOOK_UP)) == 2, "one at the start, and one for all denials"
+
+
+async def test_a_token_whose_end_shows_in_the_look_up_only_is_replaced() -> None:
+    inner = logging_in(["one", "two"])
+    ended = False
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        if ended and asked.token == "one":
+            return 403, BAD_TOKEN if asked.path == LOOK_UP else DENIED
+        return inner(asked)
+
+    with VaultStub(answer) as stub:
+        async with store_on(stub, vaultToken="", vaultAppRoleID="role") as store:
+            ended = True
+            assert await store.get("db") == {"user": "ops"}
+        assert [read.token for read in stub.of(SECRET)] == ["one", "two"]
+
+
+def not_saying(asked: Asked) -> tuple[int, Any]:
+    """Answer as a Vault whose policies let nobody look a token up, nor read."""
+    return (403, DENIED) if asked.path in (LOOK_UP, SECRET) else (404, None)
+
+
+async def test_where_vault_does_not_say_a_log_in_is_tried_once_and_the_token_before_is_given_back() -> None:
+    inner = logging_in(["one", "two", "three"])
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        denied = not_saying(asked)
+        return inner(asked) if denied == (404, None) else denied
+
+    with VaultStub(answer) as stub:
+        async with store_on(stub, vaultToken="", vaultAppRoleID="role") as store:
+            for _ in range(3):
+                with pytest.raises(PermissionDeniedError, match="policy"):
+                    await store.get("db")
+            assert len(stub.of("auth/approle/login")) == 2
+            await until(lambda: [asked.token for asked in stub.of(REVOKE)] == ["one"], "the first is not given back")
+        assert [asked.token for asked in stub.of(REVOKE)] == ["one", "two"]
+
+
+async def test_a_log_in_that_fails_while_the_token_works_is_no_problem_of_the_component(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inner = logging_in(["one"])
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        if asked.path.endswith("/login") and stub.of(SECRET):
+            return 400, {"errors": ["invalid secret id"]}
+        denied = not_saying(asked)
+        return inner(asked) if denied == (404, None) else denied
+
+    with VaultStub(answer) as stub:
+        async with store_on(stub, vaultToken="", vaultAppRoleID="role") as store:
+            with pytest.raises(PermissionDeniedError, match="policy"):
+                await store.get("db")
+            assert await store.get("other") == {"user": "ops"}
+            assert (await store.health()).ok
         assert len(stub.of("auth/approle/login")) == 2
+    assert "vaultAppRoleSecretID" in caplog.text
+
+
+# answers that are not Vault's
+
+
+PAGES = [b"<html>", b"{}", b'{"auth": {"client_token": "\xff"}}', b'{"data": {"ttl": "soon"}}']
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_a_renewal_that_something_else_answers_is_logged_and_done_again(
+    page: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = logging_in(["t"], seconds=1, renewable=True)
+    inner(Asked("POST", "x/login", {}, {}, None))
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        return (200, page) if asked.path == RENEW and len(stub.of(RENEW)) == 1 else inner(asked)
+
+    with VaultStub(answer) as stub:
+        async with store_on(stub) as store:
+            await until(lambda: len(stub.of(RENEW)) >= 3, "it is not renewed any more")
+            assert (await store.health()).ok
+    assert "not one of Vault" in caplog.text
+    assert "html" not in caplog.text
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_a_look_up_that_something_else_answers_is_logged_and_done_again(
+    page: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tokens, "_PAUSE_AFTER_END", 0.05)
+    file = tmp_path / "token"
+    file.write_text("first")
+    pages = 3
+
+    def answer(asked: Asked) -> tuple[int, Any]:
+        nonlocal pages
+        if asked.path != LOOK_UP or asked.token == "first":
+            return 404, None
+        pages -= 1
+        return (200, page) if pages >= 0 else (200, {"data": {"ttl": 1, "renewable": True}})
+
+    with VaultStub(answer) as stub:
+        async with store_on(stub, vaultToken="", vaultTokenMountPath=str(file)) as store:
+            file.write_text("second")
+            await store.get("db")
+            await until(lambda: bool(stub.of(RENEW)), "no renewal")
+            assert (await store.health()).ok
+        assert caplog.text.count("not one of Vault") == 1
+
+
+async def test_a_token_that_nobody_vouches_for_fails_to_open() -> None:
+    with (
+        VaultStub(lambda asked: (200, b"<html>") if asked.path == LOOK_UP else (404, None)) as stub,
+        pytest.raises(OperationFailedError, match="vaultAddr"),
+    ):
+        await store_on(stub).open()
 
 
 async def test_a_token_of_which_nothing_could_be_learnt_is_asked_about_again_and_renewed(

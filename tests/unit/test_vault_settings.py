@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,23 @@ def test_authorities_that_are_none_are_named(tmp_path: Path, field: str, value: 
     with pytest.raises(ConfigurationError, match=field) as caught:
         make_context(parse(**{field: given}).options())
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("field", ["caCert", "caPath", "caPem"])
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_authorities_that_are_missing_do_not_let_those_of_the_system_in(
+    tmp_path: Path, field: str, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+        (tmp_path / "more.pem").write_text(content)
+    options = parse(caPem="PEM").options()
+    if field == "caPem":
+        options = dataclasses.replace(options, ca_pem=content or "")
+    else:
+        options = parse(**{field: str(tmp_path if field == "caPath" else tmp_path / "ca.pem")}).options()
+    with pytest.raises(ConfigurationError, match=field):
+        make_context(options)
 
 
 def test_skip_verify_accepts_anything() -> None:

@@ -24,5 +24,8 @@ class SecretStoreDriver(Driver[SettingsT]):
         """
 
     async def bulk_get(self, request: BulkSecretsRequest) -> Mapping[str, Mapping[str, str]]:
-        """Return all secrets by name, following pages; never silently a part. Only called with `BULK_SECRETS`."""
+        """Return all secrets by name, following pages; never silently a part. Only called with `BULK_SECRETS`.
+
+        A store that needs several requests calls `request.step()` after each answer, which starts the deadline anew.
+        """
         raise UnsupportedError("is declared but not implemented", driver=self.descriptor.type, operation="bulk_get")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from asyncio import current_task
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..component import Component
@@ -39,7 +41,19 @@ class SecretStore(Component[SecretStoreDriver[Any]]):
         return SecretValues(name, await self._call(GET, self._driver.get, GetSecretRequest(name, metadata)))
 
     async def bulk_get(self, *, metadata: Mapping[str, str] = NO_METADATA) -> dict[str, SecretValues]:
-        """Return every secret that may be read, by name. Needs `Capability.BULK_SECRETS`."""
+        """Return every secret that may be read, by name. Needs `Capability.BULK_SECRETS`.
+
+        Where the store answers in pages or batches the deadline holds for each of them.
+        """
         self._need(Capability.BULK_SECRETS, "bulk_get")
-        found = await self._call(BULK_GET, self._driver.bulk_get, BulkSecretsRequest(metadata))
+        found = await self._call(BULK_GET, self._read_all, metadata)
         return {name: SecretValues(name, fields) for name, fields in found.items()}
+
+    async def _read_all(self, metadata: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+        deadlines, task = self._deadlines, current_task()
+        if deadlines is None or task is None:
+            # The suite for drivers lets nothing come between, not even a deadline.
+            return await self._driver.bulk_get(BulkSecretsRequest(metadata))
+        # The driver may step in tasks of its own; the clock is that of this call.
+        step = partial(deadlines.restart, deadlines.latest(task))
+        return await self._driver.bulk_get(BulkSecretsRequest(metadata, step))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -18,10 +18,16 @@ class GetSecretRequest(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str] = NO_METADATA
 
 
+def _nothing() -> None:
+    pass
+
+
 class BulkSecretsRequest(msgspec.Struct, frozen=True):
     """Read every secret that the identity may read."""
 
     metadata: Mapping[str, str] = NO_METADATA
+    step: Callable[[], None] = _nothing
+    """To be called for each page or batch that has arrived: the deadline holds for each of them, not for the whole."""
 
 
 class SecretValues(Mapping[str, str]):

@@ -61,6 +61,7 @@ class BucketBinding(BindingDriver[BucketSettings]):
     """
 
     descriptor = BUCKET
+    content_operations = frozenset({"create"})
 
     def __init__(self, settings: BucketSettings, context: DriverContext) -> None:
         super().__init__(settings, context)

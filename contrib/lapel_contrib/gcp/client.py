@@ -66,7 +66,7 @@ class StorageClient(Threads):
         self.endpoint = access.endpoint or _PUBLIC
         self.identity = load_identity(access, storage.Client.SCOPE)
         tokens = requests.Session()
-        self.adopt(tokens, self.endpoint)
+        self.adopt(tokens)
         self.token_request = Request(tokens)
         self.session = AuthorizedSession(self.identity.requests, auth_request=self.token_request)
         self.adopt(self.session, self.endpoint)

@@ -27,10 +27,10 @@ __all__ = ["copy", "move"]
 async def copy(client: StorageClient, source: Blob, bucket: Bucket, key: str, *, generation: int | None) -> None:
     """Copy an object. The copy appears when all of it is there; what it replaces stays until then.
 
-    With `generation` only if the source has that one. The source is read at one generation, however long it takes.
-    Raises `NotFoundError`, `EtagMismatchError`, `OutcomeUnknownError`.
+    With `generation` only if the source has that one, so with 0 never. The source is read at one generation, however
+    long it takes. Raises `NotFoundError`, `EtagMismatchError`, `OutcomeUnknownError`.
     """
-    await _copy(client, source, bucket, key, generation or await _generation_of(client, source))
+    await _copy(client, source, bucket, key, await _generation_to_copy(client, source, generation))
 
 
 async def move(client: StorageClient, source: Blob, bucket: Bucket, key: str, *, generation: int | None) -> None:
@@ -47,7 +47,7 @@ async def move(client: StorageClient, source: Blob, bucket: Bucket, key: str, *,
         except (NotFoundError, OperationFailedError):
             # There is no such object, or no such step: emulators lack it.
             pass
-    moved = generation or await _generation_of(client, source)
+    moved = await _generation_to_copy(client, source, generation)
     replaced = await _generation_now(client, bucket, key)
     target = await _copy(client, source, bucket, key, moved)
     take_back = partial(_delete, target, target.generation)
@@ -97,6 +97,10 @@ def _unfinished(exc: LapelError, target: Blob) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"{exc.message}; the copy, {_place(target)}, is complete, but the source may still be there: delete it"
     )
+
+
+async def _generation_to_copy(client: StorageClient, source: Blob, wanted: int | None) -> int:
+    return await _generation_of(client, source) if wanted is None else wanted
 
 
 async def _generation_of(client: StorageClient, blob: Blob) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, TypeVar, cast
 
@@ -93,7 +93,7 @@ class SecretManagerStore(SecretStoreDriver[SecretManagerSettings]):
         return {request.name: await self._read(request.name, version)}
 
     async def bulk_get(self, request: BulkSecretsRequest) -> Mapping[str, Mapping[str, str]]:
-        names = await self._names()
+        names = await self._names(request.step)
         found: dict[str, Mapping[str, str]] = {}
         waiting = iter(names)
 
@@ -102,6 +102,7 @@ class SecretManagerStore(SecretStoreDriver[SecretManagerSettings]):
                 # What is left out is what `get` does not answer either.
                 with suppress(NotFoundError, PermissionDeniedError):
                     found[name] = {name: await self._read(name, "latest")}
+                request.step()
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,14 +112,15 @@ class SecretManagerStore(SecretStoreDriver[SecretManagerSettings]):
             raise failed.exceptions[0] from None
         return {name: found[name] for name in names if name in found}
 
-    async def _names(self) -> list[str]:
-        """Return the names of all secrets of the project, following pages."""
+    async def _names(self, step: Callable[[], None]) -> list[str]:
+        """Return the names of all secrets of the project, following pages, and call `step` for each page."""
         names: list[str] = []
         token: str | None = ""
         while token is not None:
             answer = await self._opened().run(self._page, token, _PAGE, place=self._project, writes=False)
             names += [secret.name.rpartition("/")[2] for secret in answer.secrets]
             token = answer.next_page_token or None
+            step()
         return names
 
     def _page(self, token: str, size: int) -> service.ListSecretsResponse:
@@ -172,8 +174,10 @@ class _Client(Threads):
         endpoint = access.endpoint or _PUBLIC
         identity = load_identity(access, _SCOPES)
         transport = SecretManagerServiceRestTransport(host=endpoint, credentials=identity.requests)
-        # The library takes no session, and its own has neither enough connections nor a way to break them off.
+        # The library takes no session, and its own, with the one it gets tokens with, have neither enough connections
+        # nor a way to break them off.
         self.adopt(transport._session, endpoint)
+        self.adopt(transport._session._auth_request_session)
         self.sdk = service.SecretManagerServiceClient(transport=transport)
 
 

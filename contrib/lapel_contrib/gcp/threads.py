@@ -9,11 +9,12 @@ from asyncio import CancelledError, get_running_loop
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 import requests
 import requests.utils
+from typing_extensions import override
 from urllib3.connection import HTTPConnection
 
 from lapel.coalesce import mark_not_sent
@@ -47,20 +48,20 @@ class Threads:
         self._tidying: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def adopt(self, session: requests.Session, endpoint: str) -> None:
+    def adopt(self, session: requests.Session, endpoint: str | None = None) -> None:
         """Make a session one whose requests can be broken off and are not repeated; `close` closes it.
 
-        The environment is read now: `requests` would read it for each request, and put `.netrc` before a token.
+        The environment is read now: `requests` would read it for each request, and put `.netrc` before a token. A
+        session without an endpoint, as for tokens, which come from several hosts, asks for the proxy of each request.
         """
         self._sessions.append(session)
-        adapter = WatchedAdapter(self._size)
+        adapter = _ProxiedAdapter(self._size) if endpoint is None else WatchedAdapter(self._size)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         session.hooks["response"].append(note_answer)
         session.trust_env = False
         session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        if not _is_loopback(endpoint):
-            session.proxies = requests.utils.get_environ_proxies(endpoint)
+        session.proxies = {} if endpoint is None else _proxies_for(endpoint)
 
     async def run(
         self,
@@ -122,8 +123,20 @@ class Threads:
             session.close()
 
 
-def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint).hostname or ""
+class _ProxiedAdapter(WatchedAdapter):
+    """Goes through the proxy that the environment names for the host of a request, which may be none."""
+
+    @override
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        return super().send(request, *args, **{**kwargs, "proxies": _proxies_for(request.url or "")})
+
+
+def _proxies_for(url: str) -> dict[str, str]:
+    return {} if _is_loopback(url) else requests.utils.get_environ_proxies(url)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -28,6 +28,7 @@ __all__ = ["ClientLease", "VaultClient", "path_of"]
 
 _CLOSE_SECONDS = 2.0
 _HEALTH = {"standbyok": "true", "perfstandbyok": "true"}
+_REVOKE = "auth/token/revoke-self"
 T = TypeVar("T")
 
 
@@ -102,6 +103,10 @@ class VaultClient:
         self.tokens.noticed(reply.token)
         return reply
 
+    async def revoke(self, token: str) -> None:
+        """End a token. Never raises for what comes back: one that is left over ends by itself."""
+        await self.in_thread(self._exchange_with, token, "POST", _REVOKE)
+
     async def in_thread(self, work: Any, *arguments: Any) -> Any:
         """Run blocking work in a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
@@ -135,32 +140,37 @@ class VaultClient:
 
     def obtain_token(self) -> str:
         """Log in, use the token from now on, and return it. Blocking."""
-        token = self._login.obtain(self._post_without_token, self.place)
+        token = self._login.obtain(self._send_without_token, self.place)
         self.hvac.token = token
         return token
 
-    def _exchange(
-        self, method: str, path: str, body: object, params: Mapping[str, str] | None, *, token: bool = True
-    ) -> Reply:
-        if token and (newer := self._login.changed()) is not None:
+    def _exchange(self, method: str, path: str, body: object, params: Mapping[str, str] | None) -> Reply:
+        if (newer := self._login.changed()) is not None:
             self.hvac.token = newer
-        adapter = self.hvac.adapter
-        used: str = adapter.token
+        return self._exchange_on(self.hvac.adapter, method, path, body, params)
+
+    def _exchange_with(self, token: str | None, method: str, path: str, body: object = None) -> Reply:
+        """Send a request with a token that need not be the one in use, or without one."""
+        adapter = RawAdapter.from_adapter(self.hvac.adapter)
+        adapter.token = token
+        return self._exchange_on(adapter, method, path, body, None)
+
+    def _exchange_on(
+        self, adapter: Any, method: str, path: str, body: object, params: Mapping[str, str] | None
+    ) -> Reply:
+        used: str | None = adapter.token
         extra: dict[str, Any] = {} if body is None else {"json": body}
         if params:
             extra["params"] = dict(params)
-        if not token:
-            adapter = RawAdapter.from_adapter(adapter)
-            adapter.token = None
         try:
             # The request of JSONAdapter decodes the body, which loses how numbers were written.
             response = RawAdapter.request(adapter, method, f"/v1/{path}", raise_exception=False, **extra)
         except requests.RequestException as exc:
             return Reply.none(reason_of(exc, self.options.timeout))
-        return Reply(response.status_code, response.content, used if token else None)
+        return Reply(response.status_code, response.content, used)
 
-    def _post_without_token(self, method: str, path: str, body: Any) -> Reply:
-        return self._exchange(method, path, body, None, token=False)
+    def _send_without_token(self, method: str, path: str, body: Any) -> Reply:
+        return self._exchange_with(None, method, path, body)
 
     def _health(self) -> Reply:
         # Without namespace, in which there is no such path, and without token.

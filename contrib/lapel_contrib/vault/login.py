@@ -77,7 +77,7 @@ def given_by(reply: Reply) -> Grant:
     try:
         found = msgspec.json.decode(reply.content, type=_LookupBody).data
         return Grant(found.ttl or None, found.renewable)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     auth = _auth(reply)
     return Grant(auth.lease_duration or None, auth.renewable)
@@ -168,9 +168,11 @@ def _fields(options: AppRole | Kubernetes) -> str:
 def _auth(reply: Reply) -> _Auth:
     try:
         return msgspec.json.decode(reply.content, type=_LoginBody).auth
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
-    raise OperationFailedError("Vault answered a log-in or a renewal with something else")
+    raise OperationFailedError(
+        "the answer about a token is not one of Vault; check vaultAddr, and the proxies between here and there"
+    )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import hvac  # type: ignore[import-untyped]  # it has no annotations
@@ -55,8 +55,7 @@ class VaultSecretStore(SecretStoreDriver[VaultSecretsSettings]):
     With `vaultValueType: map` the fields come out as they are; one that is no text as JSON, with numbers as they were
     written. With `text` a secret has one field, named like it, with all fields as JSON. Request metadata `version_id`
     asks for an older version, `0` for the latest one. Bulk get reads all names below the prefix, folders included;
-    what has no such version, or was deleted meanwhile, is left out, and whatever may not be read fails the whole. It is
-    one call with one deadline: for many thousands of secrets give the component a longer one.
+    what has no such version, or was deleted meanwhile, is left out, and whatever may not be read fails the whole.
 
     Callers who want one secret at the same time share one request. `unwrap(hvac.Client)` gives the client, which is
     synchronous: call it in threads.
@@ -102,14 +101,22 @@ class VaultSecretStore(SecretStoreDriver[VaultSecretsSettings]):
 
     async def bulk_get(self, request: BulkSecretsRequest) -> Mapping[str, Fields]:
         version = self._version(request.metadata, None)
-        names = await self._names("")
-        found = await asyncio.gather(*(self._read(name, version) for name in names), return_exceptions=True)
+        names = await self._names("", request.step)
+
+        async def read(name: str) -> Fields | None:
+            try:
+                fields = await self._read(name, version)
+            except NotFoundError:
+                fields = None
+            request.step()
+            return fields
+
+        found = await asyncio.gather(*(read(name) for name in names), return_exceptions=True)
         secrets: dict[str, Fields] = {}
         for name, fields in zip(names, found, strict=True):
             if isinstance(fields, BaseException):
-                if not isinstance(fields, NotFoundError):
-                    raise fields
-            else:
+                raise fields
+            if fields is not None:
                 secrets[name] = fields
         return secrets
 
@@ -142,8 +149,11 @@ class VaultSecretStore(SecretStoreDriver[VaultSecretsSettings]):
             return {name: bytes(raw).decode()}
         return {field: _text(value) for field, value in self._decoded(raw, dict[str, msgspec.Raw], name).items()}
 
-    async def _names(self, folder: str) -> list[str]:
-        """Return the names in a folder below the prefix, which ends in a slash, and in its folders."""
+    async def _names(self, folder: str, step: Callable[[], None]) -> list[str]:
+        """Return the names in a folder below the prefix, which ends in a slash, and in its folders.
+
+        `step` is called for each of them.
+        """
         client = self._opened()
         parts = (self._engine, "metadata" if self._versioned else "", self.settings.folder, folder.rstrip("/"))
         reply = await client.read("LIST", path_of(*parts))
@@ -151,8 +161,9 @@ class VaultSecretStore(SecretStoreDriver[VaultSecretsSettings]):
             return []
         if not reply.ok:
             raise failed(reply, client.place, f"the list of secrets in {folder or self.settings.folder or '/'!r}")
+        step()
         keys = self._decoded(reply.content, _Listing, folder).data.keys
-        inner = await asyncio.gather(*(self._names(folder + key) for key in keys if key.endswith("/")))
+        inner = await asyncio.gather(*(self._names(folder + key, step) for key in keys if key.endswith("/")))
         return [folder + key for key in keys if not key.endswith("/")] + [name for names in inner for name in names]
 
     def _refused(self, error: LapelError, version: str) -> LapelError:

@@ -30,11 +30,16 @@ def make_context(options: VaultOptions) -> ssl.SSLContext:
 
 
 def _trusting(texts: list[str], field: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cadata="\n".join(texts))
-    except (ssl.SSLError, ValueError):
-        pass
-    raise ConfigurationError(f"the field {field!r} gives no certificate in PEM form, or a broken one")
+    text = "\n".join(texts)
+    # Without any text the authorities of the system would be trusted.
+    if text.strip():
+        try:
+            return ssl.create_default_context(cadata=text)
+        except (ssl.SSLError, ValueError):
+            pass
+    raise ConfigurationError(
+        f"the field {field!r} gives no certificate in PEM form, or a broken one; see that the authority's is there"
+    )
 
 
 def _read_all(folder: Path) -> list[str]:

@@ -20,12 +20,11 @@ __all__ = ["TokenKeeper"]
 
 _LOOK_UP = "auth/token/lookup-self"
 _RENEW = "auth/token/renew-self"
-_REVOKE = "auth/token/revoke-self"
 _SHORTEST_PAUSE = 0.1
 _PAUSE_AFTER_END = 5.0
 """Seconds between attempts when the token has expired, or nothing is known of it."""
 _DOUBT_SECONDS = 30.0
-"""How long a log-in that did not help against a refusal is not repeated, unless Vault says that the token is bad."""
+"""After a refusal that may be a policy's, how long others like it are taken to be, unless they blame the token."""
 _REVOKE_SECONDS = 1.0
 _HIDDEN = (404, 405)
 
@@ -34,7 +33,7 @@ class TokenKeeper:
     """Logs in, renews at about two thirds of a token's life, and logs in again where renewal comes to its end.
 
     A token that is given by the settings or by a file cannot be replaced from here: its end is logged beforehand, and
-    `check` tells it afterwards.
+    `check` tells it afterwards. One that came of a log-in is given back when it is replaced, and at the end.
     """
 
     def __init__(self, login: Login, client: VaultClient) -> None:
@@ -42,11 +41,14 @@ class TokenKeeper:
         self._client = client
         self._logger = logging.getLogger(__name__)
         self._token: str | None = None
+        self._replaced: list[str] = []
+        """Tokens of our own that are not used any more, and not yet given back."""
         self._renewable = False
         self._ends_at: float | None = None
-        self._unsure = False
-        """The server did not say how long the token lives, and will be asked again."""
+        self._unsure: LapelError | None = None
+        """Why the server did not say how long the token lives. It will be asked again."""
         self._problem: LapelError | None = None
+        """What is wrong with the token in use. None also when another one could not be had, but this one works."""
         self._lock = asyncio.Lock()
         self._doubted_at = -_DOUBT_SECONDS
         self._task: asyncio.Task[None] | None = None
@@ -56,28 +58,30 @@ class TokenKeeper:
         """Log in for the first time and look at the token. Raises what `Login.obtain` does, and for a bad token."""
         self._logger = logger
         await self._obtain()
-        if self._problem is not None:
-            raise self._problem
+        if (problem := self._problem or self._unsure) is not None:
+            raise problem
         self._warn_of_end()
         self._task = asyncio.create_task(self._keep(), name=f"lapel token of {self._client.place}")
 
     async def close(self) -> None:
-        """Stop, and give back a token that was made for this client. Bounded."""
+        """Stop, and give back the tokens that were made for this client. Bounded."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        if self._login.ours and self._token is not None:
-            self._token = None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_REVOKE_SECONDS):
-                    await self._client.send_once("POST", _REVOKE)
+        if self._login.ours:
+            # They differ when a log-in was under way until now.
+            latest = {self._token, self._client.hvac.token} - {None, "", *self._replaced}
+            self._token, self._replaced = None, [*latest, *self._replaced]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REVOKE_SECONDS):
+                await self._give_back()
 
     def check(self) -> None:
         """Raise `PermissionDeniedError`, or what else is wrong, when there is no valid token."""
         if self._problem is not None:
             raise type(self._problem)(self._problem.message)
-        if self._ends_at is not None and self._now() >= self._ends_at:
+        if self._has_ended():
             raise PermissionDeniedError(f"{self._client.place}: the token has expired")
 
     def noticed(self, token: str | None) -> None:
@@ -88,21 +92,29 @@ class TokenKeeper:
     async def replaced(self, refused: str | None, *, sure: bool) -> bool:
         """Get another token after one was refused; tell whether a request is worth repeating with it.
 
-        `sure` false: it may have been a policy that denied the request. Then a log-in is tried, but not often.
+        `sure` false: it may have been a policy that denied the request. Then Vault is asked about the token, but not
+        often, and only where it does not say that the token is good a log-in is tried.
         """
         if refused is None or not self._login.repeats:
             return False
         async with self._lock:
             if self._client.hvac.token != refused:
                 return True
-            if not sure and self._now() < self._doubted_at + _DOUBT_SECONDS:
-                return False
+            bad: bool | None = True
             if not sure:
+                if self._now() < self._doubted_at + _DOUBT_SECONDS:
+                    return False
                 self._doubted_at = self._now()
+                bad = await self._is_bad()
+                if bad is False or self._client.hvac.token != refused:
+                    return bool(self._client.hvac.token != refused)
             try:
                 await self._obtain()
             except LapelError as exc:
-                self._problem = exc
+                if bad:
+                    self._problem = exc
+                else:
+                    self._complain(exc)
                 return False
             self._news.set()
             return bool(self._client.hvac.token != refused)
@@ -110,11 +122,16 @@ class TokenKeeper:
     async def _keep(self) -> None:
         while True:
             news = await self._pause()
-            if self._unsure or self._client.hvac.token != self._token:
-                await self._look()
-                self._warn_of_end()
-            elif not news:
-                await self._extend()
+            try:
+                if self._unsure is not None or self._client.hvac.token != self._token:
+                    await self._look()
+                    self._warn_of_end()
+                elif not news:
+                    await self._extend()
+            except LapelError as exc:
+                # The next attempt comes after the next pause.
+                self._complain(exc)
+            await self._give_back()
 
     async def _pause(self) -> bool:
         """Wait until the token should be renewed; tell whether it was replaced meanwhile."""
@@ -128,7 +145,7 @@ class TokenKeeper:
         return True
 
     def _seconds_to_act(self) -> float | None:
-        if self._unsure:
+        if self._unsure is not None:
             return _PAUSE_AFTER_END
         if self._ends_at is None:
             return None
@@ -166,7 +183,7 @@ class TokenKeeper:
                     await self._obtain()
                 except LapelError as exc:
                     self._complain(exc)
-        elif self._left() <= 0:
+        elif self._has_ended():
             self._complain(PermissionDeniedError(f"{self._client.place}: the token has expired"))
 
     async def _obtain(self) -> None:
@@ -175,15 +192,22 @@ class TokenKeeper:
 
     async def _look(self) -> None:
         """Find out how long the token in use lives."""
-        self._token = self._client.hvac.token
+        token = self._client.hvac.token
+        if token != self._token:
+            if self._login.ours and self._token is not None:
+                self._replaced.append(self._token)
+            self._token, self._problem = token, None
         reply = await self._client.send_once("GET", _LOOK_UP)
-        self._unsure = not reply.status or reply.status >= 429
-        if reply.ok:
-            self._problem = None
-            self._take(given_by(reply))
-            return
+        doubt: LapelError | None = None
         self._ends_at, self._renewable = None, False
-        if self._is_unknown(reply):
+        if reply.ok:
+            try:
+                self._take(given_by(reply))
+            except LapelError as exc:
+                doubt = exc
+        elif is_bad_token(reply):
+            self._problem = failed(reply, self._client.place, _LOOK_UP)
+        elif self._is_hidden(reply):
             self._problem = None
             self._logger.warning(
                 "%s: the token cannot be looked up, so it will not be renewed; allow it to read %s and to update %s",
@@ -192,10 +216,25 @@ class TokenKeeper:
                 _RENEW,
             )
         else:
-            self._problem = failed(reply, self._client.place, _LOOK_UP)
+            doubt = failed(reply, self._client.place, _LOOK_UP)
+        if doubt is not None and self._unsure is None and self._task is not None:
+            self._logger.warning("how long the token lives is not known, will ask again: %s", doubt.message)
+        self._unsure = doubt
+
+    async def _is_bad(self) -> bool | None:
+        """Ask about the token in use, after a request with it was denied; None when Vault does not answer that."""
+        reply = await self._client.send_once("GET", _LOOK_UP)
+        return None if self._is_hidden(reply) else is_bad_token(reply)
+
+    async def _give_back(self) -> None:
+        """Revoke what is left of replaced tokens; what fails is left to end by itself."""
+        while self._replaced:
+            # It stays in the list meanwhile: when this is cancelled, `close` tries once more.
+            await self._client.revoke(self._replaced[0])
+            del self._replaced[0]
 
     @staticmethod
-    def _is_unknown(reply: Reply) -> bool:
+    def _is_hidden(reply: Reply) -> bool:
         """Tell whether only the look-up was denied: the token lacks the default policy, or a proxy hides the path."""
         return reply.status in _HIDDEN or (reply.status == 403 and not is_bad_token(reply))
 
@@ -215,7 +254,11 @@ class TokenKeeper:
     def _complain(self, problem: LapelError) -> None:
         if self._problem is None:
             self._logger.warning("the token could not be renewed or replaced, will try again: %s", problem.message)
-        self._problem = problem if self._left() <= 0 else self._problem
+        if self._has_ended():
+            self._problem = problem
+
+    def _has_ended(self) -> bool:
+        return self._ends_at is not None and self._now() >= self._ends_at
 
     def _left(self) -> float:
         return 0.0 if self._ends_at is None else self._ends_at - self._now()
