@@ -22,6 +22,9 @@ def client_context(authorities: str | None = None, *, field: str = "", verify: b
 
     Raises `ConfigurationError` for text that holds no certificate.
     """
+    if authorities is not None and not authorities.strip():
+        # Empty text would mean the system's authorities to the library below.
+        raise ConfigurationError(f"the field {field!r} is empty; expected certificates in PEM form")
     try:
         context = ssl.create_default_context(cadata=authorities)
     except (ssl.SSLError, ValueError) as exc:

@@ -144,7 +144,13 @@ async def test_a_bulk_of_which_some_fail_names_them(host: Embedded, monkeypatch:
 
 
 async def test_a_binding_gets_its_data_as_json_and_answers_with_bytes(host: Embedded, tmp_path: Path) -> None:
-    for text, stored in (('"x"', b'"x"'), ('{"n": 1.10}', b'{"n": 1.10}')):
+    # A string is the text itself, as in Dapr, whatever that looks like.
+    for text, stored in (
+        ('"x"', b"x"),
+        ('"\\u00fc\\n"', "ü\n".encode()),
+        ('"dGVzdA=="', b"dGVzdA=="),
+        ('{"n": 1.10}', b'{"n": 1.10}'),
+    ):
         content = f'{{"operation":"create","data":{text},"metadata":{{"fileName":"f"}}}}'.encode()
         assert (await host.ask("POST", "/v1.0/bindings/files", content=content)).status_code == 200
         assert (tmp_path / "files" / "f").read_bytes() == stored

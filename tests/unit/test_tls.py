@@ -38,6 +38,12 @@ def test_what_is_no_certificate_names_the_field() -> None:
         client_context("nonsense", field="caCert")
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_no_text_does_not_mean_the_system_s_authorities(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="'caCert' is empty"):
+        client_context(text, field="caCert")
+
+
 def test_a_certificate_is_shown_and_leaves_no_file(
     files: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,10 @@ class BindingDriver(Driver[SettingsT]):
     A component that does both is opened as two drivers, one for each direction.
     """
 
+    content_operations: frozenset[str] = frozenset()
+    """Operations whose payload is the content of a file or object. A host, which has its data as JSON, hands them a
+    JSON string as the bare text."""
+
     @property
     def operations(self) -> tuple[str, ...]:
         """The operations that `invoke` takes, in lower case unless the reference writes them otherwise."""

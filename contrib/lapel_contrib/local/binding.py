@@ -39,6 +39,7 @@ class LocalStorageBinding(BindingDriver[LocalStorageSettings]):
     """
 
     descriptor = BINDING
+    content_operations = frozenset({"create"})
 
     def __init__(self, settings: LocalStorageSettings, context: DriverContext) -> None:
         super().__init__(settings, context)

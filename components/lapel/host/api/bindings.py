@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ...bindings import OutputBinding
 from ...bindings.errors import ReplyError
 from ...errors import LapelError, NotFoundError, UnavailableError, UnsupportedError
 from ..errors import HostError, reason
@@ -17,7 +18,7 @@ from ..tracecontext import present_trace
 if TYPE_CHECKING:
     from ..host import Host
 
-__all__ = ["routes"]
+__all__ = ["payload", "routes"]
 
 
 class _Invocation(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -41,7 +42,7 @@ def routes(host: Host) -> list[Route]:
             raise _failed(name, f"couldn't find output binding {name}") from exc
         if not body.operation:
             raise _failed(name, "operation field is missing from request")
-        data = None if isinstance(body.data, msgspec.UnsetType) else bytes(body.data)
+        data = None if isinstance(body.data, msgspec.UnsetType) else payload(binding, body.operation, bytes(body.data))
         try:
             response = await binding.invoke(
                 body.operation, data, metadata={**(body.metadata or {}), **present_trace(request)}
@@ -71,6 +72,14 @@ def routes(host: Host) -> list[Route]:
             answers=(200, 204),
         ),
     ]
+
+
+def payload(binding: OutputBinding, operation: str, data: bytes) -> bytes:
+    """Return what JSON means to an operation: as it is, but for a string that is to be the content of something."""
+    if data[:1] == b'"' and operation.lower() in binding.driver.content_operations:
+        text: str = msgspec.json.decode(data)
+        return text.encode()
+    return data
 
 
 def _failed(name: str, why: str, headers: list[tuple[bytes, bytes]] | None = None) -> HostError:

@@ -11,6 +11,7 @@ from ...bindings import BindingEvent, BindingResponse, InputBinding
 from ...options import ComponentOptions
 from ...state import SetOperation
 from ...state.requests import RequestBuilder
+from ..api.bindings import payload
 from ..host import Host
 from .channel import AppChannel, AppStatusError, carried_headers
 
@@ -87,10 +88,11 @@ class EventDelivery:
         bindings = [self._host.components.output_binding(name) for name in names]
         if not parallel:
             for binding in bindings:
-                await binding.invoke("create", data)
+                await binding.invoke("create", payload(binding, "create", data))
             return
         results = await asyncio.gather(
-            *(binding.invoke("create", data) for binding in bindings), return_exceptions=True
+            *(binding.invoke("create", payload(binding, "create", data)) for binding in bindings),
+            return_exceptions=True,
         )
         failed = [result for result in results if isinstance(result, BaseException)]
         for error in failed[1:]:
