@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 from tests.backends.kafka import KafkaBackend
 
@@ -198,6 +198,81 @@ async def _committed(kafka: KafkaBackend, group: str, topic: str) -> int | None:
         await consumer.stop()
 
 
+async def test_a_log_that_ends_before_what_the_group_committed_is_read_from_its_begin(
+    kafka_server: KafkaBackend, bus: PubSub, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a cluster that was restored from an older copy."""
+    group, inbox = f"{topic}-group", Inbox()
+    await bus.publish(topic, b"0", raw=True)
+    consumer = AIOKafkaConsumer(bootstrap_servers=list(kafka_server.addresses), group_id=group)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        await consumer.commit({TopicPartition(topic, 0): (1000, "lapel1 1-5")})
+    finally:
+        await consumer.stop()
+    async with await bus.subscribe(topic, inbox, group=group, raw=True):
+        await bus.publish(topic, b"1", raw=True)
+        await until(lambda: len(inbox.messages) == 2, "both arrive")
+    assert inbox.texts == ["0", "1"]
+    assert f"topic {topic!r} ends before offset 1000" in caplog.text
+    assert await _committed(kafka_server, group, topic) == 2
+
+
+async def test_messages_that_were_deleted_before_they_were_read_are_passed_over(
+    kafka_server: KafkaBackend, admin: AIOKafkaAdminClient, bus: PubSub, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    group, inbox = f"{topic}-group", Inbox()
+    await (await bus.subscribe(topic, inbox, group=group, raw=True)).aclose()
+    for number in range(5):
+        await bus.publish(topic, str(number).encode(), raw=True)
+    await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=3)})
+    async with await bus.subscribe(topic, inbox, group=group, raw=True):
+        await until(lambda: len(inbox.messages) == 2, "the rest arrives")
+    assert inbox.texts == ["3", "4"]
+    assert "from offset 0 to 2" in caplog.text
+
+
+async def test_messages_of_a_topic_that_is_made_anew_are_not_missed(
+    kafka_server: KafkaBackend, admin: AIOKafkaAdminClient, topic: str
+) -> None:
+    await create(admin, topic, 1)
+    inbox, before = Inbox(), 20
+    after: list[str] = []
+    fields = {"clientConnectionTopicMetadataRefreshInterval": "500ms"}
+    producer = AIOKafkaProducer(bootstrap_servers=list(kafka_server.addresses), metadata_max_age_ms=200)
+    await producer.start()
+    try:
+        async with component(kafka_server, **fields) as bus, asyncio.timeout(40):
+            await bus.subscribe(topic, inbox, raw=True)
+            for number in range(before):
+                await producer.send_and_wait(topic, f"before-{number}".encode())
+            await until(lambda: len(inbox.messages) == before, "all of the former topic arrive")
+            await admin.delete_topics([topic])
+            # It is made by whoever asks for it first, and the former one may take some more messages to its grave.
+            while len(after) < 10:
+                text = uuid.uuid4().hex
+                if (await producer.send_and_wait(topic, text.encode())).offset < before:
+                    after.append(text)
+            await until(lambda: set(after) <= set(inbox.texts), "all arrive")
+    finally:
+        await producer.stop()
+
+
+async def test_a_subscription_that_comes_back_at_once_gets_what_comes(bus: PubSub, topic: str) -> None:
+    group, other, inbox = f"{topic}-group", Inbox(), Inbox()
+    await bus.subscribe(f"{topic}-other", other, group=group, raw=True)
+    first = await bus.subscribe(topic, inbox, group=group, raw=True)
+    for number in range(3):
+        await bus.publish(topic, str(number).encode(), raw=True)
+        await until(lambda: len(inbox.messages) > number, "it arrives")  # noqa: B023 - awaited in its turn
+        await first.aclose()
+        first = await bus.subscribe(topic, inbox, group=group, raw=True)
+    await bus.publish(topic, b"3", raw=True)
+    await until(lambda: len(inbox.messages) > 3, "the last one arrives")
+    assert inbox.texts == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize(("offset", "expected"), [("newest", ["after"]), ("oldest", ["before", "after"])])
 async def test_where_a_new_group_begins(
     kafka_server: KafkaBackend, bus: PubSub, topic: str, offset: str, expected: list[str]
@@ -231,6 +306,18 @@ async def test_the_first_messages_of_an_added_partition_are_not_missed(
         finally:
             await producer.stop()
         await until(lambda: sorted(inbox.texts) == ["0", "1", "2"], "all arrive")
+
+
+async def test_a_message_that_is_larger_than_what_is_fetched_at_once_arrives(
+    kafka_server: KafkaBackend, topic: str
+) -> None:
+    inbox = Inbox()
+    async with component(kafka_server, consumerFetchDefault="100") as bus:
+        await bus.subscribe(topic, inbox, raw=True)
+        await bus.publish(topic, bytes(50_000), raw=True)
+        await bus.publish(topic, b"small", raw=True)
+        await until(lambda: len(inbox.messages) == 2, "both arrive")
+    assert [len(message.raw) for message in inbox.messages] == [50_000, 5]
 
 
 async def test_a_static_member_comes_back_without_a_rebalance(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ def bus(fields: dict[str, str]) -> PubSub:
     return PubSub(KafkaPubSub(settings, DriverContext(component="login")))
 
 
-async def exchange(fields: dict[str, str], topic: str) -> None:
+async def exchange(fields: dict[str, str], topic: str, text: str = "hello") -> None:
     """Publish a message and receive it."""
     got = asyncio.get_running_loop().create_future()
 
@@ -39,9 +40,9 @@ async def exchange(fields: dict[str, str], topic: str) -> None:
         got.set_result(message.text())
 
     async with bus(fields) as component, await component.subscribe(topic, handle):
-        await component.publish(topic, b"hello", content_type="text/plain")
+        await component.publish(topic, text.encode(), content_type="text/plain")
         async with asyncio.timeout(20):
-            assert await got == "hello"
+            assert await got == text
 
 
 def password(kafka: KafkaCluster) -> dict[str, str]:
@@ -81,12 +82,27 @@ async def test_a_certificate_of_the_client(kafka_secure: KafkaCluster) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["PLAINTEXT", "SHA-256", "SHA-512"])
-async def test_a_wrong_password_is_refused_and_shown_to_nobody(kafka_secure: KafkaCluster, mechanism: str) -> None:
+async def test_a_wrong_password_is_refused_and_shown_to_nobody(
+    kafka_secure: KafkaCluster, mechanism: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     fields = {**password(kafka_secure), "saslPassword": "wrong-secret", "saslMechanism": mechanism}
     component = bus({**fields, "brokers": kafka_secure.at("SASL")[0], "disableTls": "true"})
     with pytest.raises(PermissionDeniedError, match="saslPassword") as caught:
         await component.open()
     assert "wrong-secret" not in str(caught.value)
+    assert "wrong-secret" not in caplog.text
+
+
+async def test_neither_a_password_nor_messages_are_logged(
+    kafka_secure: KafkaCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fields = {**password(kafka_secure), "brokers": kafka_secure.at("SASL")[0], "disableTls": "true"}
+    await exchange(fields, "unlogged", "canary")
+    assert "aiokafka" in {record.name.partition(".")[0] for record in caplog.records}, "nothing was logged at all"
+    assert kafka_secure.login.password not in caplog.text
+    assert "canary" not in caplog.text
 
 
 async def test_other_logins_that_cannot_work_say_why(kafka_secure: KafkaCluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from lapel.delivery import Delivery
 from lapel_contrib.kafka import partition as module
+from lapel_contrib.kafka.consumer import Handle
 from lapel_contrib.kafka.offsets import note_of, read_note
 from lapel_contrib.kafka.partition import Partition
 
@@ -69,6 +71,57 @@ def test_whatever_the_order_only_the_finished_beginning_is_committed(data: st.Da
     successor.buffer(record(offset) for offset in offsets if offset >= partition.mark)
     rest = [one.offset for one in successor.take(len(offsets))]
     assert rest == [offset for offset in offsets if offset not in finished]
+
+
+def test_what_is_noted_as_finished_and_was_compacted_away_is_forgotten() -> None:
+    partition = Partition(TP, 10, {12})
+    partition.buffer(record(offset) for offset in (10, 11, 13, 14, 15, 16, 17))
+    hold(partition, partition.take(9))
+    for offset in (10, 11, 13, 15, 17):
+        partition.finish(offset)
+    assert partition.mark == 14
+    assert partition.finished() == {15, 17}
+    assert read_note(14, note_of(14, partition.finished())) == {15, 17}
+
+
+def test_what_is_finished_after_a_noted_one_is_forgotten_is_still_to_be_committed() -> None:
+    partition = Partition(TP, 10, {12})
+    partition.buffer(record(offset) for offset in (10, 13))
+    assert not partition.uncommitted
+    hold(partition, partition.take(9))
+    partition.finish(13)
+    assert partition.uncommitted
+
+
+def test_a_lost_partition_keeps_nothing_and_is_not_kept() -> None:
+    """Deliveries refer to their partition, and it to them while they are in hand."""
+
+    def lose() -> None:
+        partition = Partition(TopicPartition("lost", 0), 0)
+        partition.buffer(record(offset) for offset in range(20))
+        holder: Any = None
+        taken = partition.take(10)
+        for one in taken:
+            partition.held[one.offset] = (holder, Delivery(Handle(partition, one), "lost", b""))
+        partition.give_back(taken[0])
+        partition.lose()
+        assert (partition.buffered, partition.waiting) == (0, 0)
+        assert (partition.lost, partition.revoking) == (True, True)
+
+    lose()
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Partition) and one.tp.topic == "lost"]
+
+
+def test_a_partition_that_begins_again_knows_nothing_of_the_former_log() -> None:
+    former = Partition(TP, 100, {105})
+    former.buffer(record(offset) for offset in (101, 102))
+    again = former.begin_again(0)
+    assert former.lost
+    assert again.uncommitted
+    again.buffer(record(offset) for offset in range(3))
+    assert [one.offset for one in again.take(10)] == [0, 1, 2]
+    assert again.finished() == set()
 
 
 def test_the_gap_behind_an_unfinished_message_is_bounded() -> None:

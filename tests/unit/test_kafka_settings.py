@@ -10,13 +10,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.backends.certificates import Certificates, make_certificates
 
-from lapel.delivery import Backoff
-from lapel.driver import DriverContext
 from lapel.errors import ConfigurationError, SettingsError
 from lapel_contrib.kafka import clients, producer
 from lapel_contrib.kafka.client import Access
 from lapel_contrib.kafka.component_settings import KafkaBindingSettings, KafkaPubSubSettings
-from lapel_contrib.kafka.pubsub import KafkaPubSub
 
 BASE = {"brokers": "one:1, two:2", "authType": "none"}
 
@@ -71,6 +68,8 @@ async def made_consumer(settings: KafkaPubSubSettings) -> AIOKafkaConsumer:
         ({"clientID": "me"}, "client._client_id", "me"),
         ({}, "client._request_timeout_ms", 8000),
         ({"readTimeout": "3"}, "client._request_timeout_ms", 3000),
+        ({"readTimeout": "0"}, "client._request_timeout_ms", 8000),
+        ({"readTimeout": "-1s"}, "client._request_timeout_ms", 8000),
         ({}, "client._metadata_max_age_ms", 8 * 60 * 1000),
         ({"clientConnectionTopicMetadataRefreshInterval": "1m"}, "client._metadata_max_age_ms", 60_000),
         ({}, "client._connections_max_idle_ms", None),
@@ -119,6 +118,7 @@ async def test_the_producer_is_idempotent_unless_less_is_waited_for(no_start: No
         ({"consumerFetchMin": "100"}, "_fetch_min_bytes", 100),
         ({}, "_max_partition_fetch_bytes", 1024 * 1024),
         ({"consumerFetchDefault": "5000000"}, "_max_partition_fetch_bytes", 5_000_000),
+        ({"consumerFetchDefault": "4096"}, "_max_partition_fetch_bytes", 4096),
         ({}, "_group_instance_id", None),
         ({"groupInstanceID": "pod-0"}, "_group_instance_id", "pod-0"),
     ],
@@ -146,7 +146,13 @@ async def _arguments(**fields: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("mechanism", "expected"),
-    [({}, "PLAIN"), ({"saslMechanism": "SHA-256"}, "SCRAM-SHA-256"), ({"saslMechanism": "sha-512"}, "SCRAM-SHA-512")],
+    [
+        ({}, "PLAIN"),
+        ({"saslMechanism": "PLAIN"}, "PLAIN"),
+        ({"saslMechanism": "plaintext"}, "PLAIN"),
+        ({"saslMechanism": "SHA-256"}, "SCRAM-SHA-256"),
+        ({"saslMechanism": "sha-512"}, "SCRAM-SHA-512"),
+    ],
 )
 async def test_a_password_is_sent_encrypted_unless_told_otherwise(mechanism: dict[str, str], expected: str) -> None:
     login = {"authType": "Password", "saslUsername": "me", "saslPassword": "secret", **mechanism}
@@ -197,6 +203,7 @@ async def test_certificates_reach_the_client(certificates: Certificates) -> None
         ({"authType": "oidc", "oidcTokenEndpoint": "http://t", "oidcClientID": "c"}, "oidcClientSecret"),
         ({"authType": "oidc_private_key_jwt"}, "oidcClientAssertionKey"),
         ({"authType": "oidc", "oidcExtensions": "no json"}, "oidcExtensions"),
+        ({"authType": "password", "saslMechanism": "GSSAPI"}, "saslMechanism"),
         ({"caCert": "c"}, "caCert"),
         ({"saslPassword": "p"}, "saslPassword"),
         ({"brokers": "host:port"}, "brokers"),
@@ -260,38 +267,6 @@ def test_a_broker_without_a_port_has_the_usual_one() -> None:
     assert access.arguments()["bootstrap_servers"] == ["host:9092"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "backoff", "attempts"),
-    [
-        ({}, Backoff(initial=5.0, maximum=5.0, multiplier=1.0, jitter=0.0), None),
-        ({"backOffDuration": "200"}, Backoff(initial=0.2, maximum=0.2, multiplier=1.0, jitter=0.0), None),
-        ({"backOffMaxRetries": "3"}, Backoff(initial=5.0, maximum=5.0, multiplier=1.0, jitter=0.0), 4),
-        ({"consumeRetryEnabled": "false"}, Backoff(initial=5.0, maximum=5.0, multiplier=1.0, jitter=0.0), 1),
-        (
-            {"backOffPolicy": "exponential"},
-            Backoff(initial=0.5, maximum=60.0, multiplier=1.5, jitter=0.5),
-            None,
-        ),
-        (
-            {
-                "backOffPolicy": "Exponential",
-                "backOffInitialInterval": "1s",
-                "backOffMultiplier": "2",
-                "backOffMaxInterval": "3s",
-                "backOffRandomizationFactor": "0.1",
-                "backOffMaxElapsedTime": "10s",
-            },
-            # 1 + 2 + 3 + 3 seconds of pauses fit, and so five attempts.
-            Backoff(initial=1.0, maximum=3.0, multiplier=2.0, jitter=0.1),
-            5,
-        ),
-    ],
-)
-def test_the_pauses_and_attempts_of_messages(fields: dict[str, str], backoff: Backoff, attempts: int | None) -> None:
-    driver = KafkaPubSub(parse(**fields), DriverContext(component="c"))
-    assert (driver.backoff, driver.max_attempts) == (backoff, attempts)
-
-
 def test_the_group_of_a_component() -> None:
     assert parse(consumerID="id").consumer_id == "id"
     assert parse(consumerID="id", consumerGroup="group").consumer_id == "group"
@@ -305,7 +280,9 @@ def test_a_binding_names_what_it_lacks() -> None:
     assert fields_of(topics="a,b", consumerGroup="g", publishTopic="c") == set()
     assert fields_of(topics="a") == {"consumerGroup"}
     assert fields_of(direction="input, output") == {"topics", "publishTopic"}
+    assert fields_of(topics="a", consumerID="g") == set()
     assert KafkaBindingSettings.parse({**BASE, "topics": "a, b", "consumerGroup": "g"}).topics == ("a", "b")
+    assert KafkaBindingSettings.parse({**BASE, "consumerID": "g"}).consumer_group == "g"
     assert KafkaBindingSettings.parse(BASE).retry is False
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer
@@ -22,6 +23,8 @@ __all__ = ["Arming"]
 MEMBER_SECONDS = 1.0
 """How long to try to commit as a member while the group is being shared out."""
 CLOSE_SECONDS = 0.3
+RESOLVE_SECONDS = 3.0
+"""How long to wait for members of the group to commit where it begins."""
 _PAUSE = 0.05
 _TOGETHER = 1000
 
@@ -34,14 +37,23 @@ class Arming:
     """
 
     def __init__(
-        self, producer: KafkaProducer, member: AIOKafkaConsumer, lookup: AIOKafkaConsumer, place: str, *, newest: bool
+        self,
+        producer: KafkaProducer,
+        member: AIOKafkaConsumer,
+        lookup: AIOKafkaConsumer,
+        place: str,
+        *,
+        newest: bool,
+        logger: logging.Logger,
     ) -> None:
         self.lookup = lookup
         self.known: dict[str, set[int]] = {}
+        self._begun: set[TopicPartition] = set()
         self._producer = producer
         self._member = member
         self._place = place
         self._newest = newest
+        self._logger = logger
         self._topics: Coalescer[str, Sequence[TopicPartition]] = Coalescer(
             self._arm, max_items=_TOGETHER, name=f"lapel arm {place}"
         )
@@ -55,21 +67,59 @@ class Arming:
         """Give up on what is under way."""
         await self._topics.close(CLOSE_SECONDS)
 
-    async def is_settled(self, partitions: Collection[TopicPartition]) -> bool:
-        """Tell whether all of these have a committed offset by now."""
-        return len(await fetch_committed(self.lookup, partitions)) == len(partitions)
+    async def resolved(self, missing: Collection[TopicPartition], failure: Callable[[], LapelError | None]) -> None:
+        """Wait until the members of the group have committed where these partitions begin. Raises `failure`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + RESOLVE_SECONDS
+        while len(await fetch_committed(self.lookup, missing)) < len(missing):
+            if (error := failure()) is not None:
+                raise error
+            if loop.time() > end:
+                self._logger.warning(
+                    "%s: other members have not yet settled where %d new partitions begin; what is published to them "
+                    "right now may be missed",
+                    self._place,
+                    len(missing),
+                )
+                return
+            await asyncio.sleep(_PAUSE)
+        self._begun.update(missing)
 
     async def starts(self, client: AIOKafkaConsumer, missing: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return where a member begins in partitions that were given to it and have no committed offset."""
-        # A partition that was added while we were subscribed has no message that is not for us.
         added = {tp for tp in missing if tp.topic in self.known and tp.partition not in self.known[tp.topic]}
-        first = await start_offsets(client, added, newest=False)
-        return first | await start_offsets(client, [tp for tp in missing if tp not in added], newest=self._newest)
+        return await self._first(client, missing, added)
 
-    def note(self, partitions: Iterable[TopicPartition]) -> None:
+    def begun(self, partitions: Iterable[TopicPartition]) -> None:
         """Remember that the group has begun in these."""
         for tp in partitions:
-            self.known.setdefault(tp.topic, set()).add(tp.partition)
+            self._note(tp)
+            self._begun.add(tp)
+
+    def forget(self, topics: Collection[str]) -> None:
+        """Take these for topics that are new to the group, should its offsets there be gone when they come back."""
+        self._begun = {tp for tp in self._begun if tp.topic not in topics}
+
+    def _note(self, tp: TopicPartition) -> None:
+        self.known.setdefault(tp.topic, set()).add(tp.partition)
+
+    async def _first(
+        self, client: AIOKafkaConsumer, missing: Iterable[TopicPartition], added: Collection[TopicPartition] = ()
+    ) -> dict[TopicPartition, int]:
+        """Return where the group begins in partitions without a committed offset, of which some were added lately."""
+        anew = self._begun.intersection(missing)
+        if anew:
+            self._logger.warning(
+                "%s: the committed offsets of %d partitions of %s are gone: the topic was made anew, or they were "
+                "deleted; reading begins at the first message",
+                self._place,
+                len(anew),
+                ", ".join(sorted({repr(tp.topic) for tp in anew})),
+            )
+        # These have no message that is not for us: they were added, or made anew, while we were subscribed.
+        whole = anew.union(added)
+        first = await start_offsets(client, whole, newest=False)
+        return first | await start_offsets(client, [tp for tp in missing if tp not in whole], newest=self._newest)
 
     async def _arm(self, topics: list[str]) -> Sequence[Sequence[TopicPartition] | BaseException]:
         found = await asyncio.gather(*(self._producer.partitions(topic) for topic in topics), return_exceptions=True)
@@ -80,11 +130,13 @@ class Arming:
                 errors[topic] = translate(numbers, self._place)
             else:
                 every += [TopicPartition(topic, number) for number in sorted(numbers)]
-        self.note(every)
+        for tp in every:
+            self._note(tp)
         try:
             left = await self._begin(list(dict.fromkeys(every)))
         except KafkaError as exc:
             raise translate(exc, self._place) from None
+        self.begun(tp for tp in every if tp not in left)
         return [errors.get(topic) or [tp for tp in left if tp.topic == topic] for topic in topics]
 
     async def _begin(self, every: list[TopicPartition]) -> Collection[TopicPartition]:
@@ -92,7 +144,7 @@ class Arming:
         missing = [tp for tp in every if tp not in committed]
         if not missing:
             return ()
-        offsets: Mapping[TopicPartition, int] = await start_offsets(self.lookup, missing, newest=self._newest)
+        offsets: Mapping[TopicPartition, int] = await self._first(self.lookup, missing)
         # Others may begin at the same time; the first one decides.
         committed = await fetch_committed(self.lookup, missing)
         offsets = {tp: offset for tp, offset in offsets.items() if tp not in committed}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from typing import Any
 
@@ -21,6 +22,10 @@ __all__ = ["REQUEST_SECONDS", "Access"]
 REQUEST_SECONDS = 8.0
 """How long a broker may take to answer, unless `readTimeout` says otherwise: a dead connection is to be noticed."""
 _CLIENT_ONLY = ("metadata_max_age_ms", "retry_backoff_ms", "connections_max_idle_ms", "bootstrap_servers")
+
+# There they log passwords and tokens, and the keys and values of messages, which may be anything but for everybody.
+for _name in ("aiokafka.conn", "aiokafka.producer.producer"):
+    logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class Access:

@@ -42,8 +42,8 @@ async def start_clients(
     member = AIOKafkaConsumer(
         **common,
         group_instance_id=options.instance_id,
-        # Only for offsets that the broker no longer has: where to begin is always committed first.
-        auto_offset_reset="earliest",
+        # Where to begin is always committed first. That a log does not have an offset is for us to see.
+        auto_offset_reset="none",
         partition_assignment_strategy=(_STRATEGIES[options.strategy],),
         session_timeout_ms=int(options.session_timeout * 1000),
         heartbeat_interval_ms=int(options.heartbeat_interval * 1000),

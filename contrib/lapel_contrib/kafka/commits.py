@@ -11,7 +11,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from .errors import name_of
-from .offsets import note_of
+from .offsets import commit_unassigned, note_of
 from .partition import Partition
 
 __all__ = ["COMMIT_PAUSE", "REBALANCE_COMMIT_SECONDS", "Commits"]
@@ -50,22 +50,31 @@ class Commits:
         """Commit within a moment."""
         self._due.set()
 
-    async def now(self, seconds: float = COMMIT_SECONDS) -> None:
-        """Commit at once, and return when the broker has answered. Never raises."""
+    async def now(self, seconds: float = COMMIT_SECONDS, *, joining: bool = False) -> None:
+        """Commit at once, and return when the broker has answered. Never raises.
+
+        While the group shares out anew because our topics have changed, the client knows of no partition that is ours,
+        although they still are. Nothing is committed then, as it follows soon; but with `joining` it is tried all the
+        same.
+        """
         async with self._lock:
             given = self._client.assignment()
+            # Not as a rule: in the wrong moment of a rebalance it makes the client join once more.
+            unassigned = joining and not given
             states = [
-                (one, one.mark, one.finished())
+                (one, one.mark, one.finished(), one.count)
                 for one in self._partitions.values()
-                if one.tp in given and one.uncommitted
+                if one.uncommitted and (one.tp in given or unassigned)
             ]
             if not states:
                 return
-            offsets = {one.tp: (mark, note_of(mark, beyond)) for one, mark, beyond in states}
-            counts = [len(beyond) for _, _, beyond in states]
+            offsets = {one.tp: (mark, note_of(mark, beyond)) for one, mark, beyond, _ in states}
             try:
                 async with asyncio.timeout(seconds):
-                    await self._client.commit(offsets)
+                    if unassigned:
+                        await commit_unassigned(self._client, offsets)
+                    else:
+                        await self._client.commit(offsets)
             except (CommitFailedError, IllegalStateError):
                 self._logger.info("%s: a commit came into a rebalance and is made up for after it", self._place)
                 return
@@ -73,7 +82,7 @@ class Commits:
                 self._logger.warning("%s: a commit failed and is repeated: %s", self._place, name_of(exc))
                 self._due.set()
                 return
-            for (one, mark, _), count in zip(states, counts, strict=True):
+            for one, mark, _, count in states:
                 one.committed, one.noted = mark, count
 
     async def run(self) -> None:

@@ -41,6 +41,7 @@ class KafkaBindingSettings(KafkaConnectionSettings, BindingSettings):
     )
     consumer_group: str | None = setting(
         "consumerGroup",
+        aliases=("consumerID",),
         default=None,
         doc="Consumer group; readers with the same one share the messages. Required for input.",
     )

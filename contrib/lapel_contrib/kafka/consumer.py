@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "KafkaConsumer", "note_rivals"]
 
 
-class Handle(msgspec.Struct, frozen=True, gc=False):
+class Handle(msgspec.Struct, frozen=True):
     """What a delivery refers to."""
 
     partition: Partition

@@ -43,8 +43,11 @@ _UNCERTAIN = (
     kafka.NotEnoughReplicasAfterAppendError,
     kafka.RequestTimedOutError,
     kafka.OutOfOrderSequenceNumber,
+    kafka.UnknownProducerId,
+    kafka.LeaderNotAvailableError,
+    kafka.NotLeaderForPartitionError,
 )
-"""What a broker answers although it may have stored the message."""
+"""What may come back although the message is stored: an earlier attempt may have been, whose answer was lost."""
 
 
 def translate(error: BaseException, place: str) -> LapelError:

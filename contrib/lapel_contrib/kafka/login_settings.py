@@ -45,8 +45,8 @@ class KafkaLoginSettings(Settings):
     sasl_mechanism: str | None = setting(
         "saslMechanism",
         default=None,
-        choices=("SHA-256", "SHA-512", "PLAINTEXT"),
-        doc="SCRAM with that hash, for `password`; PLAINTEXT, or none given, is SASL PLAIN.",
+        choices=("SHA-256", "SHA-512", "PLAIN", "PLAINTEXT"),
+        doc="SCRAM with that hash, for `password`; PLAIN, PLAINTEXT, or none given, is SASL PLAIN.",
     )
     ca_cert: str | None = setting(
         "caCert", default=None, doc="Authorities that the brokers' certificates are verified against, as PEM text."

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import CancelledError, Future, Task
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import TopicPartition
 
 from lapel.delivery import Delivery
@@ -21,21 +27,19 @@ from .arming import Arming
 from .clients import start_clients, stop_clients
 from .commits import REBALANCE_COMMIT_SECONDS, Commits
 from .consumer import KafkaConsumer, note_rivals
-from .errors import translate
+from .errors import name_of, translate
 from .offsets import Committed, fetch_committed, read_note, start_offsets
 from .options import ConsumerOptions
 from .partition import Partition
 from .producer import KafkaProducer
+from .ranges import go_on
+from .topics import Topics
 
 __all__ = ["Member"]
 
 _LAST_COMMIT_SECONDS = 1.0
 _POLL_MS = 1000
-_CHANGE_PAUSE = 0.01
-_CHANGE_SECONDS = 2.0
-_RESOLVE_SECONDS = 3.0
-_RESOLVE_PAUSE = 0.05
-_NEVER_MS = 2**31 - 1
+_RANGE_PAUSE = 0.05
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -67,11 +71,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self._consumers: set[KafkaConsumer] = set()
         self._attaching = 0
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._subscribed: frozenset[str] = frozenset()
+        self._topics = Topics(self._wanted, self._release)
         self._lock = asyncio.Lock()
-        self._resubscribing = False
-        self._assigned = asyncio.Event()
-        self._changed = asyncio.Event()
         self._commits: Commits | None = None
         self._wake: Future[None] | None = None
         self._full: list[Partition] = []
@@ -95,9 +96,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 raise UnavailableError(f"{self._place}: the subscription was closed while it was made")
             self._consumers.add(consumer)
             note_rivals(self._consumers)
-            self._changed.set()
+            self._topics.changed()
             if missing:
-                await self._resolved(arming, missing)
+                await arming.resolved(missing, lambda: self.failure)
         except KafkaError as exc:
             raise translate(exc, self._place) from None
         finally:
@@ -113,11 +114,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         note_rivals(self._consumers)
         self.returned(consumer)
         if self._consumers and self.failure is None and self._commits is not None:
-            await self._commits.now(_LAST_COMMIT_SECONDS)
-            topics = self._topics()
-            for tp in [tp for tp in self._partitions if tp.topic not in topics]:
-                self._drop(tp)
-            self._changed.set()
+            await self._commits.now(_LAST_COMMIT_SECONDS, joining=True)
+            self._topics.changed()
         await self.leave_if_alone()
 
     async def leave_if_alone(self) -> None:
@@ -126,8 +124,17 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             if not self._consumers and not self._attaching:
                 await self._stop()
 
-    def _topics(self) -> frozenset[str]:
+    def _wanted(self) -> frozenset[str]:
         return frozenset[str]().union(*(consumer.topics for consumer in self._consumers))
+
+    def _release(self, topics: frozenset[str]) -> frozenset[str]:
+        """Let go of topics, but for those of which more is finished than is committed, which are returned."""
+        kept = topics.intersection(one.tp.topic for one in self._partitions.values() if one.uncommitted)
+        for tp in [tp for tp in self._partitions if tp.topic in topics - kept]:
+            self._drop(tp)
+        if self._arming is not None:
+            self._arming.forget(topics - kept)
+        return kept
 
     def partitions_of(self, consumer: KafkaConsumer) -> Iterable[Partition]:
         """Return the partitions of its topics that we were given, another one first each time."""
@@ -165,7 +172,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         lookup, known = self._arming.lookup, self._arming.known
         try:
             mine = {one.tp: one for one in self.partitions_of(consumer)}
-            if mine or self._assigned.is_set():
+            if mine or self._topics.assigned.is_set():
                 ends = await start_offsets(lookup, mine, newest=True)
                 return sum(max(0, ends[tp] - one.next_offset) + one.waiting for tp, one in mine.items())
             every = [TopicPartition(topic, n) for topic in consumer.topics for n in known.get(topic, ())]
@@ -173,7 +180,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             ends = await start_offsets(lookup, every, newest=True)
         except KafkaError as exc:
             raise translate(exc, self._place) from None
-        return sum(ends[tp] - offset for tp, (offset, _) in committed.items())
+        return sum(max(0, ends[tp] - offset) for tp, (offset, _) in committed.items())
 
     def measurements(self, consumer: KafkaConsumer) -> Mapping[str, int]:
         """Return the numbers of the last fetch: the lag in our partitions, how many these are, and the rebalances."""
@@ -201,50 +208,15 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         client, lookup = await start_clients(self._producer.access, options, self.group)
         commits = self._commits = Commits(client, self._partitions, place=self._place, logger=self.logger)
         newest = options.initial_offset == "newest"
-        self._client, self._arming = client, Arming(self._producer, client, lookup, self._place, newest=newest)
+        self._client = client
+        self._arming = Arming(self._producer, client, lookup, self._place, newest=newest, logger=self.logger)
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._poll(client), name=f"lapel poll Kafka group {self.group}"),
             loop.create_task(commits.run(), name=f"lapel commit Kafka group {self.group}"),
-            loop.create_task(self._subscribe_often(client, commits), name=f"lapel subscribe Kafka group {self.group}"),
+            loop.create_task(self._topics.tell(client, commits, self), name=f"lapel join Kafka group {self.group}"),
         ]
         return self._arming
-
-    async def _resolved(self, arming: Arming, missing: Collection[TopicPartition]) -> None:
-        """Wait until the members of the group have committed where these partitions begin."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + _RESOLVE_SECONDS
-        while not await arming.is_settled(missing):
-            if self.failure is not None:
-                raise self.failure
-            if loop.time() > end:
-                self.logger.warning(
-                    "%s: other members have not yet settled where %d new partitions begin; what is published to them "
-                    "right now may be missed",
-                    self._place,
-                    len(missing),
-                )
-                return
-            await asyncio.sleep(_RESOLVE_PAUSE)
-
-    async def _subscribe_often(self, client: AIOKafkaConsumer, commits: Commits) -> None:
-        """Tell the group which topics are ours, and again when that has changed."""
-        while True:
-            await self._changed.wait()
-            # Those that follow at once share the rebalance.
-            await asyncio.sleep(_CHANGE_PAUSE)
-            self._changed.clear()
-            topics = self._topics()
-            if topics == self._subscribed or not topics:
-                continue
-            await commits.now()
-            self._assigned.clear()
-            self._subscribed, self._resubscribing = topics, True
-            client.subscribe(sorted(topics), listener=self)
-            # A change in the middle of a rebalance begins it anew.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CHANGE_SECONDS):
-                    await self._assigned.wait()
 
     async def _stop(self) -> None:
         if self._stopped:
@@ -256,7 +228,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=0.5)
         if self.failure is None and self._commits is not None:
-            await self._commits.now(_LAST_COMMIT_SECONDS)
+            await self._commits.now(_LAST_COMMIT_SECONDS, joining=True)
         if self._client is not None and self._arming is not None:
             await self._arming.close()
             await stop_clients(self._client, self._arming.lookup)
@@ -272,7 +244,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     def _drop(self, tp: TopicPartition) -> Partition:
         partition = self._partitions.pop(tp)
-        partition.revoking = partition.lost = True
+        partition.lose()
         return partition
 
     # intake
@@ -302,6 +274,13 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
                 continue
             except ConsumerStoppedError:
                 return
+            except NoOffsetForPartitionError:
+                # It was given to us a moment ago; where it begins is committed next.
+                await asyncio.sleep(_RANGE_PAUSE)
+                continue
+            except OffsetOutOfRangeError as exc:
+                await self._out_of_range(client, exc.args[0])
+                continue
             except Exception as exc:
                 self._fail(translate(exc, self._place))
                 return
@@ -319,13 +298,39 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             if not topics.isdisjoint(consumer.topics):
                 consumer.wake()
 
+    async def _out_of_range(self, client: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+        """Go on where the log begins, in partitions that have no message at these offsets."""
+        # Others are not ours any more, or go on elsewhere by now.
+        asked = {tp: one for tp, one in self._partitions.items() if offsets.get(tp, -1) >= one.position}
+        assert self._arming is not None
+        try:
+            begins = await start_offsets(self._arming.lookup, asked, newest=False)
+        except KafkaError as exc:
+            self.logger.warning("%s: cannot find out where partitions begin: %s", self._place, name_of(exc))
+            begins = {}
+        if not begins:
+            await asyncio.sleep(_RANGE_PAUSE)
+        gone: list[Partition] = []
+        for tp, begin in begins.items():
+            one = self._partitions.get(tp)
+            if one is None or one is not asked[tp] or one.revoking:
+                continue
+            again = self._partitions[tp] = go_on(one, offsets[tp], begin, place=self._place, logger=self.logger)
+            if again is not one:
+                gone.append(one)
+            # Without an assignment the next one has us go on there.
+            with suppress(IllegalStateError):
+                client.seek(tp, again.position)
+        if gone and self._commits is not None:
+            self._commits.soon()
+            await self._let_go(gone, 0.0)
+
     # rebalances
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Let go of everything, because the group is about to share out anew. Called by the client."""
-        if self._resubscribing:
-            # It is because of our own topics; what stays ours goes on undisturbed.
-            self._resubscribing = False
+        if self._topics.is_ours():
+            # What stays ours goes on undisturbed.
             return
         leaving = list(self._partitions.values())
         if revoked:
@@ -333,7 +338,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         for one in leaving:
             one.revoking = True
         committing = min(REBALANCE_COMMIT_SECONDS, 0.3 * self._options.session_timeout)
-        await self._let_go(leaving, self._patience(committing))
+        await self._let_go(leaving, self._options.patience(committing))
         if self._commits is not None:
             await self._commits.now(committing)
         for one in leaving:
@@ -342,7 +347,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Begin with what the group gave us. Called by the client."""
-        self._resubscribing = False
+        self._topics.answered()
         client = self._client
         assert client is not None
         gone = [self._drop(tp) for tp in list(self._partitions) if tp not in assigned]
@@ -360,7 +365,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         except IllegalStateError:
             # Our topics changed again meanwhile; the next assignment follows at once.
             return
-        self._assigned.set()
+        self._topics.assigned.set()
         if self._commits is not None:
             self._commits.soon()
         if self._wake is not None and not self._wake.done():
@@ -378,7 +383,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             first = await arming.starts(client, missing)
             await client.commit(first)
             found |= {tp: (offset, "") for tp, offset in first.items()}
-        arming.note(fresh)
+        arming.begun(fresh)
         return found
 
     async def _let_go(self, partitions: Iterable[Partition], seconds: float) -> None:
@@ -393,8 +398,3 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             if consumer.on_revoked is not None
         ]
         await asyncio.gather(*waits, return_exceptions=True)
-
-    def _patience(self, committing: float) -> float:
-        """How many seconds handlers have in a rebalance: the group waits for us as long as a session may last."""
-        options = self._options
-        return max(0.3 * options.session_timeout, options.session_timeout - options.heartbeat_interval - committing)

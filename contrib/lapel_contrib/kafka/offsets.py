@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-__all__ = ["Committed", "commit_start", "fetch_committed", "note_of", "read_note", "start_offsets"]
+__all__ = ["Committed", "commit_start", "commit_unassigned", "fetch_committed", "note_of", "read_note", "start_offsets"]
 
 Committed = Mapping[TopicPartition, tuple[int, str]]
 """The offset where a group goes on in each partition, and the note beside it."""
@@ -47,13 +47,19 @@ async def commit_start(client: AIOKafkaConsumer, offsets: Mapping[TopicPartition
     A group without members takes this from anybody, one with members from any of them.
     """
     try:
-        # The public way commits only partitions that are assigned.
-        await client._coordinator.commit_offsets(
-            None, {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
-        )
+        await commit_unassigned(client, {tp: (offset, "") for tp, offset in offsets.items()})
     except CommitFailedError:
         return False
     return True
+
+
+async def commit_unassigned(client: AIOKafkaConsumer, offsets: Committed) -> None:
+    """Commit offsets of partitions that the client has not been given, or not yet again.
+
+    Raises `CommitFailedError` when the group does not take it from us.
+    """
+    # The public way commits only partitions that are assigned.
+    await client._coordinator.commit_offsets(None, {tp: OffsetAndMetadata(*found) for tp, found in offsets.items()})
 
 
 def note_of(mark: int, finished: Iterable[int]) -> str:

@@ -73,3 +73,7 @@ class ConsumerOptions:
     buffer: int
     escape_headers: bool
     exclude_headers: re.Pattern[str] | None = None
+
+    def patience(self, committing: float) -> float:
+        """How many seconds handlers have in a rebalance: the group waits for us as long as a session may last."""
+        return max(0.3 * self.session_timeout, self.session_timeout - self.heartbeat_interval - committing)

@@ -26,7 +26,8 @@ class Partition:
     `mark` is where the group would go on: all messages below it are finished, and never one above it is committed;
     `beyond` are finished ones above it. `position` is the offset of the next message to fetch, `committed` the offset
     that the broker knows. Messages that were handed back come first again, in their order. `finished` are offsets that
-    need not be handled any more. Knows nothing of tasks, time or the network.
+    need not be handled any more, `count` is how many were finished here, `noted` how many of these the broker knows.
+    Knows nothing of tasks, time or the network.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Partition:
         "_window",
         "beyond",
         "committed",
+        "count",
         "held",
         "lost",
         "mark",
@@ -48,6 +50,7 @@ class Partition:
     def __init__(self, tp: TopicPartition, start: int, finished: Iterable[int] = ()) -> None:
         self.tp = tp
         self.position = self.mark = self.committed = start
+        self.count = self.noted = 0
         self.beyond: set[int] = set()
         self.held: dict[int, tuple[KafkaConsumer, Delivery]] = {}
         self.revoking = False
@@ -57,14 +60,12 @@ class Partition:
         self._queue: deque[ConsumerRecord] = deque()
         self._returned: list[tuple[int, ConsumerRecord]] = []
         self._window: deque[int] = deque()
-        self._skip = set(finished)
-        self.noted = len(self._skip)
-        """How many finished offsets above `committed` the broker knows."""
+        self._skip = deque(sorted(finished))
 
     @property
     def uncommitted(self) -> bool:
         """Whether more is finished than the broker knows."""
-        return self.mark > self.committed or len(self.beyond) + len(self._skip) > self.noted
+        return self.mark != self.committed or self.count != self.noted
 
     @property
     def buffered(self) -> int:
@@ -110,8 +111,11 @@ class Partition:
         while queue and len(found) < most and len(window) < LONGEST_GAP:
             record = queue.popleft()
             window.append(record.offset)
-            if skip and record.offset in skip:
-                skip.remove(record.offset)
+            while skip and skip[0] < record.offset:
+                # The log does not have it any more: it was compacted away.
+                skip.popleft()
+            if skip and skip[0] == record.offset:
+                skip.popleft()
                 self._end(record.offset)
             elif blocked and record.key in blocked:
                 kept.append((record.offset, record))
@@ -125,6 +129,7 @@ class Partition:
         """Note that a message is done; False when it is not held."""
         if self.held.pop(offset, None) is None:
             return False
+        self.count += 1
         self._end(offset)
         return True
 
@@ -137,7 +142,25 @@ class Partition:
 
     def finished(self) -> set[int]:
         """Return all offsets above `mark` that need not be handled any more."""
-        return self.beyond | self._skip if self._skip else self.beyond
+        return self.beyond.union(self._skip) if self._skip else self.beyond
+
+    def skip_to(self, begin: int) -> None:
+        """Go on with the message at `begin`, because the log has none between the last one fetched and that."""
+        self.position = max(self.position, begin)
+
+    def begin_again(self, begin: int) -> Partition:
+        """Return the partition from `begin` on, because its log is another one; this one is lost."""
+        again = Partition(self.tp, begin)
+        # What the broker knows is of the former log and has to be replaced, whatever it is.
+        again.committed = -1
+        self.lose()
+        return again
+
+    def lose(self) -> None:
+        """Let go of it, and of all that nobody has in hand: nothing may be taken or finished any more."""
+        self.revoking = self.lost = True
+        self._queue.clear()
+        self._returned.clear()
 
     def _end(self, offset: int) -> None:
         window, beyond = self._window, self.beyond

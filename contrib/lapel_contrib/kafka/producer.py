@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import CancelledError, Future, Task
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -38,9 +37,6 @@ LOOK_SECONDS = 1.0
 """How long the partitions of a topic are taken to be what they were."""
 _BROKEN = (InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerClosed, ProducerFenced, UnknownProducerId)
 """After one of these a producer sends nothing any more."""
-
-# It logs keys and values, which may be anything but for everybody.
-logging.getLogger("aiokafka.producer.producer").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
 class _Known(msgspec.Struct, gc=False):
@@ -99,26 +95,37 @@ class KafkaProducer:
         producer = self.sdk
         try:
             stored = await self._send(producer, record)
-        except (CancelledError, KafkaError, AssertionError) as exc:
-            raise self._not_sent(producer, record, exc) from None
+        except CancelledError as exc:
+            mark_not_sent(exc)
+            raise
+        except (KafkaError, AssertionError) as exc:
+            raise self._refused(producer, record, exc) from None
         try:
             await stored
         except KafkaError as exc:
             raise self._failed(producer, exc) from None
 
     async def publish_all(self, records: Sequence[Outgoing | LapelError]) -> list[LapelError | None]:
-        """Send records in order and return None or its error for each. What is an error already is passed through."""
+        """Send records in order and return None or its error for each. What is an error already is passed through.
+
+        A cancellation counts as one before anything was sent only while the client has taken none of the records.
+        """
         producer = self.sdk
         pending: list[Future[Any] | LapelError] = []
+        futures: list[Future[Any]] = []
         for record in records:
             if isinstance(record, LapelError):
                 pending.append(record)
                 continue
             try:
-                pending.append(await self._hand_over(producer, record))
-            except LapelError as exc:
-                pending.append(exc)
-        futures = [found for found in pending if not isinstance(found, LapelError)]
+                futures.append(await self._send(producer, record))
+                pending.append(futures[-1])
+            except CancelledError as exc:
+                if not futures:
+                    mark_not_sent(exc)
+                raise
+            except (KafkaError, AssertionError, LapelError) as exc:
+                pending.append(self._refused(producer, record, exc))
         if futures:
             await asyncio.wait(futures)
         results: list[LapelError | None] = []
@@ -176,13 +183,6 @@ class KafkaProducer:
             raise
         return producer
 
-    async def _hand_over(self, producer: AIOKafkaProducer, record: Outgoing) -> Future[Any]:
-        try:
-            stored: Future[Any] = await self._send(producer, record)
-        except (CancelledError, KafkaError, AssertionError) as exc:
-            raise self._not_sent(producer, record, exc) from None
-        return stored
-
     def _send(self, producer: AIOKafkaProducer, record: Outgoing) -> Coroutine[Any, Any, Future[Any]]:
         """Hand a record to the client, to be awaited at once."""
         place = self._choose(record) if record.partition is None else None
@@ -229,11 +229,8 @@ class KafkaProducer:
             )
         return record.partition
 
-    def _not_sent(self, producer: AIOKafkaProducer, record: Outgoing, exc: BaseException) -> BaseException:
-        """Return what to raise for a record that the client did not take."""
-        if isinstance(exc, CancelledError):
-            mark_not_sent(exc)
-            return exc
+    def _refused(self, producer: AIOKafkaProducer, record: Outgoing, exc: Exception) -> LapelError:
+        """Return the error of a record that the client did not take."""
         if isinstance(exc, AssertionError):
             # What the client says of a partition that it does not know any more.
             self._partitions.pop(record.topic, None)

@@ -34,8 +34,9 @@ class KafkaPubSub(PubSubDriver[KafkaPubSubSettings]):
     unfinished; in a rebalance, handlers have some seconds (`sessionTimeout` without `heartbeatInterval` and 2 s) to
     end, and are then cancelled. Attempts are counted in this process. `ordering="key"` holds by partition across the
     group; `"all"` needs a topic with one partition. Partitions are shared out anew by stopping all members: the client
-    has no cooperative protocol. Aborted transactions are not delivered. `unwrap(aiokafka.AIOKafkaProducer)` gives the
-    producer.
+    has no cooperative protocol. Where a log ends before the offset at which the group was, as after its topic was made
+    anew, reading begins at its first message, with a warning. Aborted transactions are not delivered.
+    `unwrap(aiokafka.AIOKafkaProducer)` gives the producer.
     """
 
     descriptor = PUBSUB

@@ -64,8 +64,8 @@ class KafkaConnectionSettings(KafkaLoginSettings):
     read_timeout: timedelta | None = setting(
         "readTimeout",
         default=None,
-        minimum=_SMALLEST_WAIT,
-        doc="After how long without an answer a connection is given up and made anew. 8s if not given.",
+        minimum=timedelta.min,
+        doc="After how long without an answer a connection is given up and made anew. 8s if not given, or not above 0.",
     )
     write_timeout: timedelta | None = setting(
         "writeTimeout", ignored="readTimeout runs from the moment a request is handed to the system"
@@ -139,7 +139,7 @@ class KafkaConnectionSettings(KafkaLoginSettings):
         "consumerFetchDefault",
         default=1024 * 1024,
         minimum=1,
-        doc="How many bytes of one partition are fetched at once.",
+        doc="How many bytes of one partition are fetched at once. A larger message is fetched alone.",
     )
     escape_headers: bool = setting(
         "escapeHeaders",
@@ -194,7 +194,7 @@ class KafkaConnectionSettings(KafkaLoginSettings):
         "backOffMaxElapsedTime",
         default=None,
         unit="ms",
-        doc="With `exponential`: no further attempt once the pauses add up to this; without end if not given.",
+        doc="With `exponential`: no further attempt once the pauses add up to this; without end if not given, or 0.",
     )
     backoff_retries: int = setting(
         "backOffMaxRetries",
@@ -221,7 +221,7 @@ class KafkaConnectionSettings(KafkaLoginSettings):
     def attempts(self) -> int | None:
         """How often a message is tried, as the `backOff` fields have it; None without end."""
         most = None if self.backoff_retries < 0 else 1 + self.backoff_retries
-        if self.backoff_policy == "constant" or self.backoff_elapsed is None:
+        if self.backoff_policy == "constant" or not self.backoff_elapsed:
             return most
         left, pause = self.backoff_elapsed.total_seconds(), self.backoff_initial.total_seconds()
         longest, count = self.backoff_maximum.total_seconds(), 1
@@ -238,7 +238,7 @@ class KafkaConnectionSettings(KafkaLoginSettings):
         login = self.login
         acks: dict[str, Literal["all", 1, 0]] = {"all": "all", "local": 1, "none": 0}
         password = login == "password"
-        idle = self.connection_idle.total_seconds()
+        idle, wait = self.connection_idle.total_seconds(), self.read_timeout
         return KafkaOptions(
             brokers=self.brokers,
             client_id=self.client_id,
@@ -254,7 +254,7 @@ class KafkaConnectionSettings(KafkaLoginSettings):
             max_message_bytes=int(self.max_message_bytes),
             compression=None if self.compression == "none" else self.compression,
             acks=acks[self.required_acks],
-            request_timeout=None if self.read_timeout is None else self.read_timeout.total_seconds(),
+            request_timeout=None if wait is None or wait <= timedelta(0) else wait.total_seconds(),
             metadata_refresh=self.metadata_refresh.total_seconds(),
             connection_idle=idle or None,
         )
@@ -269,7 +269,7 @@ class KafkaConnectionSettings(KafkaLoginSettings):
             heartbeat_interval=self.heartbeat_interval.total_seconds(),
             retry_pause=self.retry_interval.total_seconds(),
             fetch_min=self.fetch_min,
-            fetch_partition=max(self.fetch_default, int(self.max_message_bytes)),
+            fetch_partition=self.fetch_default,
             buffer=self.buffer,
             escape_headers=self.escape_headers,
             exclude_headers=None if self.exclude_headers is None else re.compile(self.exclude_headers),
