@@ -22,7 +22,7 @@ from .errors import (
     WrongLoopError,
 )
 
-__all__ = ["Coalescer", "mark_not_sent", "was_sent"]
+__all__ = ["Coalescer", "duplicate", "mark_not_sent", "was_sent"]
 
 Op = TypeVar("Op")
 Result = TypeVar("Result")
@@ -242,7 +242,7 @@ def _fail(entries: list[_Entry[Op, Result]], error: Exception) -> None:
     for entry in entries:
         if not entry.future.done():
             _set_exception(entry.future, given)
-            given = _duplicate(error)
+            given = duplicate(error)
 
 
 def _set_exception(future: asyncio.Future[Result], error: BaseException) -> None:
@@ -253,8 +253,11 @@ def _set_exception(future: asyncio.Future[Result], error: BaseException) -> None
     future.set_exception(error)
 
 
-def _duplicate(error: Exception) -> Exception:
-    # Raising one object in several tasks would grow its traceback and let one caller's annotations show up in another.
+def duplicate(error: Exception) -> Exception:
+    """Return a copy of an error with the same cause, for a further caller; the error itself if it cannot be copied.
+
+    Raising one object in several tasks would grow its traceback and let one caller's annotations show up in another.
+    """
     try:
         twin = copy(error)
     except Exception:

@@ -273,6 +273,10 @@ class OutcomeUnknownError(LapelError):
     Read the item back, or repeat the write only if repeating is harmless.
     """
 
+    repeatable: bool = True
+    """Whether repeating the write, where its precondition makes that harmless, may tell more. False where it was done
+    and only its safety is in doubt."""
+
 
 class OutcomeUnknownTimeoutError(OutcomeUnknownError, TimeoutError):
     """`OutcomeUnknownError` because time ran out."""

@@ -59,11 +59,11 @@ class RetryPolicy:
         """Tell whether a call that failed with `error` after `tries` tries may be sent again.
 
         Safe and conditional operations are repeated after errors marked `retryable`, and also when a lost
-        connection hides the outcome. Unsafe ones never are.
+        connection hides the outcome and they may tell it. Unsafe ones never are.
         """
         if tries >= self.max_tries or effect is Effect.UNSAFE:
             return False
-        return error.retryable or isinstance(error, OutcomeUnknownError)
+        return error.retryable or (isinstance(error, OutcomeUnknownError) and error.repeatable)
 
     def delay(self, tries: int) -> float:
         """Return the pause in seconds after `tries` tries, with jitter."""

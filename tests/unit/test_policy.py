@@ -127,6 +127,17 @@ async def test_a_conditional_write_whose_reply_was_lost_is_repeated() -> None:
         assert script.tries == 2
 
 
+async def test_a_write_that_was_done_but_is_not_safe_is_not_repeated_and_says_so() -> None:
+    unsafe = OutcomeUnknownError("one copy only")
+    unsafe.repeatable = False
+    async with box() as component:
+        for before in ([], [OutcomeUnknownError("lost")]):
+            script = Script(*before, unsafe)
+            with pytest.raises(OutcomeUnknownError, match="one copy only"):
+                await component.do(script, WRITE_IF)
+            assert script.tries == len(before) + 1
+
+
 async def test_a_mismatch_after_a_lost_reply_is_an_unknown_outcome() -> None:
     async with box() as component:
         script = Script(OutcomeUnknownError("lost"), EtagMismatchError("another etag"))

@@ -248,6 +248,32 @@ async def test_large_messages_pass(opener: Opener, topic: str) -> None:
     assert delivery.data == data
 
 
+async def test_a_reply_takes_no_more_messages_when_it_is_large_already(opener: Opener, topic: str) -> None:
+    driver = await opener()
+    for number in range(4):
+        await driver.publish(PublishRequest(topic, str(number).encode() * 600_000))
+    first, second = await subscribe(driver, topic), await subscribe(driver, topic)
+    await first.release(await received(first, 4))
+    taken = [await second.receive(10, PATIENCE) for _ in range(2)]
+    assert [len(batch) for batch in taken] == [2, 2]
+    await second.settle([Settled(delivery, RETRY) for batch in taken for delivery in batch])
+    again = [await second.receive(10, PATIENCE) for _ in range(2)]
+    assert [len(batch) for batch in again] == [2, 2]
+    assert {delivery.data[:1] for batch in again for delivery in batch} == {b"0", b"1", b"2", b"3"}
+    assert {delivery.attempt for batch in again for delivery in batch} == {2}
+
+
+async def test_concurrency_is_for_all_subscriptions_of_the_component(opener: Opener, topic: str) -> None:
+    driver, topics = await opener(concurrency="1"), (topic, f"{topic}-other")
+    consumers = [await subscribe(driver, each, topic) for each in topics]
+    for each in topics:
+        await driver.publish(PublishRequest(each, b"x"))
+    first = await received(consumers[0], 1)
+    assert list(await consumers[1].receive(10, 0.3)) == []
+    await consumers[0].settle([Settled(delivery, ACK) for delivery in first])
+    assert len(await received(consumers[1], 1)) == 1
+
+
 async def test_a_key_of_another_kind_is_refused(opener: Opener, redis_server: RedisBackend, topic: str) -> None:
     driver = await opener()
     redis_server.call("SET", topic, "text")
@@ -279,13 +305,19 @@ async def test_what_is_not_unicode_is_refused_and_harms_no_neighbour(
 
 def test_fields_without_effect_are_named() -> None:
     problems: list[Any] = []
-    RedisPubSubSettings.parse({"redisHost": "h", "concurrency": "10", "queueDepth": "100"}, warnings=problems)
-    assert {problem.field for problem in problems} == {"concurrency", "queueDepth"}
+    RedisPubSubSettings.parse({"redisHost": "h", "queueDepth": "100"}, warnings=problems)
+    assert {problem.field for problem in problems} == {"queueDepth"}
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("processingTimeout", "10ms"), ("maxLenApprox", "-1"), ("redeliverInterval", "soon"), ("streamTTL", "30d")],
+    [
+        ("processingTimeout", "10ms"),
+        ("maxLenApprox", "-1"),
+        ("concurrency", "0"),
+        ("redeliverInterval", "soon"),
+        ("streamTTL", "30d"),
+    ],
 )
 def test_wrong_values_are_refused(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):

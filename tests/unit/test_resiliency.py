@@ -26,6 +26,7 @@ from lapel.errors import (
     UnavailableError,
 )
 from lapel.health import HealthState
+from lapel.policy import Effect
 from lapel.pubsub import Message
 from lapel.resiliency import (
     CircuitBreaker,
@@ -172,6 +173,13 @@ async def test_a_write_whose_outcome_is_unknown_is_never_repeated() -> None:
         with pytest.raises(OutcomeUnknownError):
             await component.do(step, WRITE)
         assert step.tries == 1
+
+
+def test_a_write_that_was_done_but_is_not_safe_is_not_repeated() -> None:
+    error = OutcomeUnknownError("one copy only")
+    assert AT_ONCE.allows(error, Effect.CONDITIONAL, 1)
+    error.repeatable = False
+    assert not AT_ONCE.allows(error, Effect.CONDITIONAL, 1)
 
 
 async def test_an_answer_is_not_repeated() -> None:

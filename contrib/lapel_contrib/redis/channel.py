@@ -33,13 +33,14 @@ class Channel:
     async def call(self, *command: Argument, timeout: float, writes: bool = False) -> Any:
         """Send a command and wait up to `timeout` seconds for its reply, which must exceed what it blocks for.
 
-        Raises `UnavailableError`, `OutcomeUnknownError` for a write, and what `translate` makes. `MOVED` replies come
-        as `UnavailableError`: refresh the client and open another channel.
+        A reply that has begun may take longer, as long as no packet of it does. Raises `UnavailableError`,
+        `OutcomeUnknownError` for a write, and what `translate` makes. `MOVED` replies come as `UnavailableError`:
+        refresh the client and open another channel.
         """
         if not self._link.open:
             raise UnavailableError(f"{self._place}: the connection was lost before; nothing was done")
         try:
-            (reply,) = await self._link.send(pack(command), 1, timeout)
+            (reply,) = await self._link.send(pack(command), 1, timeout, pause=timeout)
         except LinkLostError as exc:
             raise lost(self._place, writes=writes, timed_out=exc.timed_out) from None
         finally:

@@ -155,6 +155,7 @@ class RedisClient:
 
         For large values, scans, queries and `WAIT`. Error replies are `ReplyError` objects in the list. On a cluster
         `key`, or `node`, one of `primaries`, says where they go. `timeout` in seconds takes the place of readTimeout.
+        What follows a script may be sent twice, so it must do no harm then.
         """
         if timeout is None:
             timeout = self.options.read_timeout
@@ -172,9 +173,10 @@ class RedisClient:
             moved = replies[0]
             if self._table is None or slot is None or not (_is(moved, "MOVED") or _is(moved, "ASK")):
                 break
-            asked = _target(moved) if moved.code == "ASK" else None
+            target = _target(moved, home.host if asked is None else asked[0])
+            asked = target if moved.code == "ASK" else None
             if asked is None:
-                self._table.move(slot, _target(moved))
+                self._table.move(slot, target)
         if not replies:
             raise UnavailableError(f"{self.place}: slot {slot} keeps moving; nothing was done")
         if self.options.mode == "sentinel" and any(_is(reply, "READONLY") for reply in replies):
@@ -280,8 +282,8 @@ class RedisClient:
             if slot is None:
                 break
             if redirection.code == "ASK":
-                return await self._ask_elsewhere(home, call, _target(redirection))
-            self._table.move(slot, _target(redirection))
+                return await self._ask_elsewhere(home, call, _target(redirection, home.host))
+            self._table.move(slot, _target(redirection, home.host))
         assert redirection is not None
         raise self.translate(redirection) from None
 
@@ -300,7 +302,7 @@ class RedisClient:
         return slot is not None and self._table.address(slot) != before
 
     async def _ask_elsewhere(self, home: Endpoint, call: Call, address: Address) -> Any:
-        (reply,) = await _exchange(home, (call,), call.writes, self.options.read_timeout, address)
+        (reply,) = await _exchange(home, (call,), call.writes, self.options.patience, address)
         if type(reply) is list and call.script is not None and call.script.stride is not None and len(call.keys) == 1:
             reply = reply[0]
         if isinstance(reply, ReplyError):
@@ -347,7 +349,11 @@ async def _exchange(
     timeout: float | None,
     asked: Address | None,
 ) -> list[Any]:
-    """Send commands on a connection of the pool, scripts in full where the server did not know them."""
+    """Send commands on a connection of the pool, scripts in full where the server did not know them.
+
+    With an unknown script all that follows it is sent again, because it was meant to come after: `WAIT` for what the
+    script writes, for one. So nothing that must not be done twice may follow a script.
+    """
     prefix = b"" if asked is None else _ASKING
     each = 1 if asked is None else 2
     replies: list[Any] = [None] * len(commands)
@@ -357,7 +363,8 @@ async def _exchange(
         answers = await home.exchange(packed, count=each * len(packed), writes=writes, timeout=timeout, address=asked)
         for number, answer in zip(waiting, answers[each - 1 :: each], strict=True):
             replies[number] = answer
-        waiting = [] if in_full else [number for number in waiting if _is(replies[number], "NOSCRIPT")]
+        unknown = [number for number in waiting if _is(replies[number], "NOSCRIPT")]
+        waiting = list(range(unknown[0], len(commands))) if unknown and not in_full else []
         in_full = True
     return replies
 
@@ -366,7 +373,7 @@ def _is(reply: Any, code: str) -> bool:
     return type(reply) is ReplyError and reply.code == code
 
 
-def _target(redirection: ReplyError) -> Address:
-    """Read `MOVED 3999 127.0.0.1:6381`."""
+def _target(redirection: ReplyError, answered: str) -> Address:
+    """Read `MOVED 3999 127.0.0.1:6381`; without a host it is the one that `answered`."""
     host, _, port = str(redirection).split(" ")[2].rpartition(":")
-    return host, int(port)
+    return host or answered, int(port)

@@ -37,10 +37,12 @@ class Endpoint:
         self._busy: set[Link] = set()
         self._free = asyncio.Semaphore(options.pool_size)
         self._closed = False
+        self.host = ""
+        """The host of the latest connection."""
         self.pipeline = Pipeline(
             self.connect,
             place=place,
-            timeout=options.read_timeout,
+            timeout=options.patience,
             merge=options.mode != "cluster",
             failover=options.mode == "sentinel",
             redirections=options.mode == "cluster",
@@ -49,7 +51,9 @@ class Endpoint:
 
     async def connect(self) -> Link:
         """Open a further connection, which the caller closes. Raises `UnavailableError`, `PermissionDeniedError`."""
-        return await open_link(await self._resolve(), self._options, self._tls)
+        address = await self._resolve()
+        self.host = address[0]
+        return await open_link(address, self._options, self._tls)
 
     async def exchange(
         self,

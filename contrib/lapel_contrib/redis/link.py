@@ -45,11 +45,14 @@ class LinkLostError(Exception):
 
 
 class _Batch:
-    __slots__ = ("count", "ends_at", "future", "replies")
+    __slots__ = ("count", "ends_at", "future", "pause", "replies")
 
-    def __init__(self, count: int, ends_at: float | None, future: asyncio.Future[list[Any]]) -> None:
+    def __init__(
+        self, count: int, ends_at: float | None, pause: float | None, future: asyncio.Future[list[Any]]
+    ) -> None:
         self.count = count
         self.ends_at = ends_at
+        self.pause = pause
         self.future = future
         self.replies: list[Any] = []
 
@@ -92,15 +95,18 @@ class Link(asyncio.Protocol):
         """Whether no reply is due."""
         return not self._batches
 
-    def send(self, buffer: bytes, count: int, timeout: float | None) -> asyncio.Future[list[Any]]:
+    def send(
+        self, buffer: bytes, count: int, timeout: float | None, *, pause: float | None = None
+    ) -> asyncio.Future[list[Any]]:
         """Send packed commands and return a future of their `count` replies; error replies are `ReplyError` objects.
 
-        The future raises `LinkLostError` when the connection ends first, or when `timeout` seconds have passed.
+        The future raises `LinkLostError` when the connection ends first, or when `timeout` seconds have passed; with
+        `pause` when, after a reply has begun, nothing came for so many seconds, however long all of it takes.
         """
         loop, transport = self._loop, self._transport
         future: asyncio.Future[list[Any]] = loop.create_future()
         ends_at = None if timeout is None else loop.time() + timeout
-        batch = _Batch(count, ends_at, future)
+        batch = _Batch(count, ends_at, pause, future)
         if transport is None:
             future.set_exception(LinkLostError([], timed_out=False))
             return future
@@ -136,6 +142,8 @@ class Link(asyncio.Protocol):
                 while len(replies) < count:
                     reply = reader.gets()
                     if reply is _NOTHING:
+                        if batch.pause is not None:
+                            batch.ends_at = self._loop.time() + batch.pause
                         return
                     replies.append(reply)
                 self._batches.popleft()

@@ -11,6 +11,9 @@ from lapel.secret import Secret
 
 __all__ = ["Address", "Mode", "QueryIndex", "RedisOptions", "parse_host", "parse_indexes"]
 
+LONGEST_ANSWER = 5.0
+"""Seconds for an answer that is waited for without any other limit; as long as a call may take by default."""
+
 Address = tuple[str, int]
 """Host and port."""
 Mode = Literal["node", "sentinel", "cluster"]
@@ -40,6 +43,11 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     pool_size: int = 10
     pool_timeout: float = 4.0
     idle_timeout: float | None = 300.0
+
+    @property
+    def patience(self) -> float:
+        """How long to wait, in seconds, for what no caller's deadline ends: a half-open connection gives no sign."""
+        return LONGEST_ANSWER if self.read_timeout is None else self.read_timeout
 
     @property
     def place(self) -> str:

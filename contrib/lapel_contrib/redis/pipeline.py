@@ -13,6 +13,7 @@ from lapel.coalesce import Coalescer, mark_not_sent
 from lapel.errors import ClosedError, LapelError, UnavailableError
 
 from .errors import ReplyError, lost, translate
+from .joining import join
 from .link import Link, LinkLostError
 from .scripts import Call, pack, pack_script
 
@@ -122,7 +123,7 @@ class Pipeline:
                 self._connecting.add_done_callback(self._opened)
             connecting = self._connecting
             try:
-                await asyncio.shield(connecting)
+                await join(connecting)
             except CancelledError:
                 if not connecting.cancelled() or not self._is_closing():
                     raise

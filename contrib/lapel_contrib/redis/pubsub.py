@@ -20,8 +20,10 @@ from lapel.pubsub.types import PublishRequest, SubscribeRequest
 from . import PUBSUB
 from .client import LARGE, ClientLease, RedisClient
 from .errors import ReplyError
-from .pubsub_consumer import RedisConsumer, Terms
+from .pubsub_consumer import RedisConsumer
 from .pubsub_entries import encode
+from .pubsub_member import Terms
+from .pubsub_places import Places
 from .pubsub_scripts import ARM, FAR_MILLISECONDS, HAND_BACK, HANDED_BACK, PREFIX
 from .pubsub_settings import RedisPubSubSettings
 from .scripts import Argument, Call
@@ -30,6 +32,8 @@ __all__ = ["RedisPubSub"]
 
 SPARE_NAMES = 1000
 """Most groups of which consumers that could not hand back are remembered."""
+FEWEST_RETRIES = 100
+"""With so many messages waiting for a retry, or ten times its prefetch, a subscription takes no others."""
 
 T = TypeVar("T")
 
@@ -44,8 +48,9 @@ class RedisPubSub(PubSubDriver[RedisPubSubSettings]):
     Consumers live under names of their own, `lapel-...`, for as long as they are subscribed. What a message's consumer
     leaves behind when it dies is taken by others after `processingTimeout`; a living one extends that for every message
     it holds, and hands back what it did not start when it closes. Attempts are those that Redis counts, across
-    processes. There is no order among messages. `unwrap(redis.asyncio.Redis)` gives a client of its own, on a single
-    node.
+    processes. While 100 messages, or ten times what it takes in at once where that is more, wait for a retry, a
+    subscription takes no others. There is no order among messages. `unwrap(redis.asyncio.Redis)` gives a client of its
+    own, on a single node.
     """
 
     descriptor = PUBSUB
@@ -55,6 +60,7 @@ class RedisPubSub(PubSubDriver[RedisPubSubSettings]):
         self._lease = ClientLease(settings.options(), context.shared)
         self._client: RedisClient | None = None
         self._consumers: set[RedisConsumer] = set()
+        self._places = Places(settings.concurrency)
         self._spare: dict[tuple[str, str], list[str]] = {}
         self._numbers = itertools.count(1)
         self._own = f"{PREFIX}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -128,9 +134,15 @@ class RedisPubSub(PubSubDriver[RedisPubSubSettings]):
             name=f"{self._own}-{next(self._numbers)}",
             lease=lease or None,
             scan=scan or None,
+            most_retries=max(FEWEST_RETRIES, 10 * request.prefetch),
         )
         consumer = RedisConsumer(
-            self._opened(), terms, logger=self.context.logger, closed=self._closed, handed_back=self._handed_back
+            self._opened(),
+            terms,
+            logger=self.context.logger,
+            closed=self._closed,
+            handed_back=self._handed_back,
+            places=self._places,
         )
         self._consumers.add(consumer)
         return consumer

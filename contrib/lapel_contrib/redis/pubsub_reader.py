@@ -15,7 +15,7 @@ __all__ = ["StreamReader"]
 BLOCK_SECONDS = 5.0
 """How long one read waits on the server."""
 STOP_SECONDS = 2.0
-_MARGIN = 3.0
+CUT_SECONDS = 1.0
 
 
 class StreamReader:
@@ -26,7 +26,7 @@ class StreamReader:
         self._topic = topic
         self._group = group
         self._name = name
-        self._margin = client.options.read_timeout or _MARGIN
+        self._margin = client.options.patience
         self._channel: Channel | None = None
         self._id: int | None = None
         self._stopping = False
@@ -82,7 +82,7 @@ class StreamReader:
             pause = min(2 * pause, 0.2)
         if reading is not None and not reading.done():
             self.close()
-            await asyncio.wait((reading,), timeout=1.0)
+            await asyncio.wait((reading,), timeout=CUT_SECONDS)
             reading.cancel()
 
     def allow(self) -> None:

@@ -28,20 +28,23 @@ HANDED_BACK = "lapel-handed-back"
 FAR_MILLISECONDS = 86_400_000
 """The idle time of what was handed back."""
 
+MUCH_BYTES = 1024 * 1024
+"""With so much in it a reply gets no further messages."""
+
 # What was trimmed cannot be claimed; it is acknowledged, or it would be pending for ever.
-_CLAIM = """
+_CLAIM = f"""
 local stream, group, me = KEYS[1], ARGV[1], ARGV[2]
-local function claim(found)
-  local taken = {}
-  for _, item in ipairs(found) do
-    local entry = redis.call('XCLAIM', stream, group, me, 0, item[1])[1]
-    if entry then
-      taken[#taken + 1] = {item[1], item[4] + 1, entry[2]}
-    else
-      redis.call('XACK', stream, group, item[1])
-    end
+local taken, size, much = {{}}, 0, {MUCH_BYTES}
+local function claim(item)
+  local entry = redis.call('XCLAIM', stream, group, me, 0, item[1])[1]
+  if not entry then
+    redis.call('XACK', stream, group, item[1])
+    return
   end
-  return taken
+  taken[#taken + 1] = {{item[1], item[4] + 1, entry[2]}}
+  for _, text in ipairs(entry[2] or {{}}) do
+    size = size + #text
+  end
 end
 """
 
@@ -78,29 +81,38 @@ if idle > 0 and #found < count then
     end
   end
 end
-return claim(found)
+for n, item in ipairs(found) do
+  if size >= much then
+    return {taken, #found + 1 - n}
+  end
+  claim(item)
+end
+return {taken, 0}
 """,
 )
 """Take what was handed back and, with an idle time, what is of the dead. `group me free count idle-ms held`.
 
-Own messages that were not extended for twice as long are forgotten ones. Returns id, attempt and fields of each.
+Own messages that were not extended for twice as long are forgotten ones. Returns id, attempt and fields of each, and
+how many were left because it was much already.
 """
 
 RECLAIM = Script(
     "reclaim",
     _CLAIM
     + """
-local found = {}
 for i = 3, #ARGV do
+  if size >= much then
+    return {taken, #ARGV + 1 - i}
+  end
   local item = redis.call('XPENDING', stream, group, ARGV[i], ARGV[i], 1, me)[1]
   if item then
-    found[#found + 1] = item
+    claim(item)
   end
 end
-return claim(found)
+return {taken, 0}
 """,
 )
-"""Deliver own messages once more. `group me id...`; returns what `TAKE` does."""
+"""Deliver own messages once more. `group me id...`; returns what `TAKE` does, those left being the last ones."""
 
 EXTEND = Script(
     "extend",

@@ -48,7 +48,11 @@ class RedisPubSubSettings(RedisConnectionSettings, PubSubSettings):
         "queueDepth", ignored="no more messages are read than the subscription has room for"
     )
     concurrency: int | None = setting(
-        "concurrency", ignored="each subscription says how many handlers may run at once, with `concurrency`"
+        "concurrency",
+        default=None,
+        minimum=1,
+        doc="Most messages at work at once over all subscriptions of the component, each of which has a `concurrency` "
+        "of its own as well. If not given, only those count.",
     )
 
     def check(self) -> Iterable[str | tuple[str, str]]:

@@ -16,6 +16,7 @@ __all__ = ["RedisConnectionSettings", "RedisStateSettings"]
 
 _NEVER = timedelta(milliseconds=-1)
 _PORT = 6379
+_READ_TIMEOUT = timedelta(seconds=3)
 _NO_ENTRA = "Entra ID log-in is not supported; use redisUsername and redisPassword"
 _NO_OIDC = "OIDC log-in is not supported; use redisUsername and redisPassword"
 
@@ -98,11 +99,11 @@ class RedisConnectionSettings(Settings):
     )
     read_timeout: timedelta = setting(
         "readTimeout",
-        default=timedelta(seconds=3),
+        default=_READ_TIMEOUT,
         unit="ms",
         minimum=_NEVER,
-        doc="How long the server may take to answer before the connection is given up; -1: as long as the operation "
-        "may take.",
+        doc="How long the server may take to answer before the connection is given up; 0: the default. -1: as long as "
+        "the operation may take, but 5s on the connection that all share, where a call never takes long.",
     )
     write_timeout: timedelta | None = setting(
         "writeTimeout",
@@ -164,7 +165,7 @@ class RedisConnectionSettings(Settings):
         """Return what a client is made of. Components with equal options share one."""
         port = self.port or _PORT
         pool_timeout = self.pool_timeout
-        read = None if self.read_timeout < timedelta(0) else self.read_timeout.total_seconds()
+        read = None if self.read_timeout < timedelta(0) else (self.read_timeout or _READ_TIMEOUT).total_seconds()
         idle = None if self.idle_timeout < timedelta(0) else self.idle_timeout.total_seconds()
         return RedisOptions(
             hosts=tuple(parse_host(host, port) for host in self.hosts),

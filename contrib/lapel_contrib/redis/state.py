@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 from lapel.descriptor import Capability
@@ -37,7 +38,7 @@ from .client import LARGE, ClientLease, RedisClient
 from .errors import ReplyError
 from .scripts import Call, Script
 from .settings import RedisStateSettings
-from .state_items import Item, count_replicas, expected_of, has_commands, item_of, one
+from .state_items import Item, count_replicas, expected_of, has_commands, item_of, one, written
 from .state_json import Indexes, fits_document
 from .state_keys import list_keys, readable, scan_documents
 from .state_scripts import (
@@ -157,7 +158,9 @@ class RedisState(StateDriver[RedisStateSettings]):
         call = Call(*self._write(request))
         size = len(request.value)
         if size >= LARGE or request.consistency is Consistency.STRONG:
-            (reply,) = await self._apart(call, strong=request.consistency is Consistency.STRONG)
+            (reply,), unconfirmed = await self._apart(call, strong=request.consistency is Consistency.STRONG)
+            if unconfirmed is not None and type(reply) is bytes:
+                raise unconfirmed
         else:
             reply = await self._submit(call, size)
         if type(reply) is bytes:
@@ -167,7 +170,9 @@ class RedisState(StateDriver[RedisStateSettings]):
     async def delete(self, request: DeleteRequest) -> None:
         call = Call(DELETE, (request.key,), (expected_of(request.precondition),))
         if request.consistency is Consistency.STRONG:
-            (reply,) = await self._apart(call, strong=True)
+            (reply,), unconfirmed = await self._apart(call, strong=True)
+            if unconfirmed is not None and reply == 0:
+                raise unconfirmed
         else:
             reply = await self._submit(call, 0)
         if reply != 0:
@@ -232,7 +237,9 @@ class RedisState(StateDriver[RedisStateSettings]):
         call = Call(TRANSACTION, keys, tuple(args))
         strong = any(operation.consistency is Consistency.STRONG for operation in operations)
         if strong or size >= LARGE:
-            reply = await self._apart(call, strong=strong)
+            reply, unconfirmed = await self._apart(call, strong=strong)
+            if unconfirmed is not None and reply[0] == 0:
+                raise unconfirmed
         else:
             reply = await self._submit(call, size)
         if reply[0] != 0:
@@ -302,7 +309,12 @@ class RedisState(StateDriver[RedisStateSettings]):
             call = Call(first.script, keys, args, first.writes)
             try:
                 if strong or size >= LARGE:
-                    replies = await self._apart(call, strong=strong)
+                    replies, unconfirmed = await self._apart(call, strong=strong)
+                    if unconfirmed is not None:
+                        pairs = zip(replies, chosen, strict=True)
+                        replies = [
+                            copy(unconfirmed) if mine and written(reply) else reply for reply, (*_, mine) in pairs
+                        ]
                 else:
                     replies = await self._submit(call, size)
                     replies = [replies] if len(keys) == 1 else replies
@@ -323,8 +335,11 @@ class RedisState(StateDriver[RedisStateSettings]):
                 await send(places)
         return results
 
-    async def _apart(self, call: Call, *, strong: bool) -> list[Any]:
-        """Run a script on a connection of the pool and return its reply; with `strong` wait for the replicas."""
+    async def _apart(self, call: Call, *, strong: bool) -> tuple[list[Any], OutcomeUnknownError | None]:
+        """Run a script on a connection of the pool and return its reply; with `strong` wait for the replicas.
+
+        Also returns what to raise for what it wrote, when too few of them have it.
+        """
         client, key = self._opened(), call.keys[0]
         replicas = await self._replicas_of(key) if strong else 0
         commands: list[Any] = [call]
@@ -335,14 +350,16 @@ class RedisState(StateDriver[RedisStateSettings]):
         reply, *rest = await client.apart(*commands, key=key, writes=call.writes, timeout=timeout)
         if isinstance(reply, ReplyError):
             raise client.translate(reply) from None
+        unconfirmed = None
         if rest and (isinstance(rest[0], ReplyError) or rest[0] < replicas):
             count = "an unknown number" if isinstance(rest[0], ReplyError) else str(rest[0])
-            raise OutcomeUnknownError(
+            unconfirmed = OutcomeUnknownError(
                 f"{client.place}: the primary has the write, but only {count} of {replicas} replicas confirmed it "
                 f"within {WAIT_MILLISECONDS / 1000:g} s; it may be lost if the primary fails now"
             )
-        found: list[Any] = reply
-        return found
+            # Sent again, it would find the etag of this write, and say less.
+            unconfirmed.repeatable = False
+        return reply, unconfirmed
 
     async def _replicas_of(self, key: str | bytes) -> int:
         client = self._opened()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from lapel.errors import EtagInvalidError, LapelError
+from lapel.errors import EtagInvalidError, LapelError, UnavailableError
 from lapel.state.types import IfMatch, Precondition, StateItem
 
 from .client import RedisClient
@@ -13,7 +13,7 @@ from .errors import ReplyError
 from .options import Address
 from .state_scripts import ABSENT, ANY
 
-__all__ = ["Item", "count_replicas", "expected_of", "has_commands", "item_of", "one"]
+__all__ = ["Item", "count_replicas", "expected_of", "has_commands", "item_of", "one", "written"]
 
 ETAG_DIGITS = 19
 _WILL_NOT_TELL = ("ERR", "NOPERM")
@@ -48,9 +48,17 @@ def item_of(reply: list[Any]) -> StateItem:
     return StateItem(data=data, etag=None if version is None else version.decode(), expires_at=expires_at)
 
 
+def written(reply: Any) -> bool:
+    """Tell whether a script did what was asked for one key: it returns the new etag, or 0 for a deletion."""
+    return type(reply) is bytes or reply == 0
+
+
 async def has_commands(client: RedisClient, *names: str) -> list[bool]:
     """Tell which commands the server has; none when it does not tell."""
-    (reply,) = await client.apart(("COMMAND", "INFO", *names), node=client.primaries[0], writes=False)
+    primaries = client.primaries
+    if not primaries:
+        raise UnavailableError(f"{client.place}: no node serves any slot; check its state with CLUSTER INFO")
+    (reply,) = await client.apart(("COMMAND", "INFO", *names), node=primaries[0], writes=False)
     if isinstance(reply, ReplyError):
         if reply.code not in _WILL_NOT_TELL:
             raise client.translate(reply) from None

@@ -18,6 +18,7 @@ import msgspec
 from lapel.errors import LapelError, UnavailableError
 
 from .errors import ReplyError, translate
+from .joining import join
 from .link import Link, LinkLostError, open_link
 from .options import Address, RedisOptions
 from .scripts import pack
@@ -117,7 +118,7 @@ class SlotTable:
 
     async def refresh(self) -> None:
         """Ask the nodes anew; calls at the same time share the answer. Raises `UnavailableError` when none answers."""
-        await asyncio.shield(self.start_refresh())
+        await join(self.start_refresh())
 
     def start_refresh(self) -> asyncio.Task[None]:
         """Begin to ask the nodes anew, unless that is under way, and return the task that does it."""

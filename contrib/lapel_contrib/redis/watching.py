@@ -101,7 +101,7 @@ class RedisWatcher(Watcher):
         owner = await self._client.subscriber(node)
         connection = owner.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it so
         self._connections.append(connection)
-        limit = self._client.options.read_timeout
+        limit = self._client.options.patience
         try:
             await connection.connect()
             async with asyncio.timeout(limit):
