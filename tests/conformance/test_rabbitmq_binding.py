@@ -37,7 +37,7 @@ async def test_the_queue_and_its_messages_are_what_dapr_makes(broker: Broker) ->
             assert (got.body, found.delivery_mode, found.content_type) == (b"data", 2, "text/plain")
             assert (found.expiration, found.priority, found.message_id) == ("30000", 3, "m")
             assert found.headers == metadata
-        for wrong in ({"ttl": "0"}, {"priority": "high"}, {"CC": "x"}):
+        for wrong in ({"ttl": "0"}, {"ttlInSeconds": "5000000"}, {"priority": "high"}, {"CC": "x"}):
             with pytest.raises(InvalidArgumentError):
                 await binding.invoke("create", b"bad", metadata=wrong)
 

@@ -93,6 +93,21 @@ async def _holds(broker: Broker, count: int) -> bool:
     return (await broker.counts(f"shop-{broker.topic}"))[0] == count
 
 
+async def test_the_components_lifetime_does_not_hold_for_dead_letters(broker: Broker) -> None:
+    async def fail(message: Message) -> Outcome:
+        return Outcome.RETRY
+
+    dead = f"{broker.topic}-dead"
+    async with broker.bus(ttlInSeconds="60") as bus:
+        await bus.driver.subscribe(request(dead))
+        await bus.subscribe(broker.topic, fail, max_attempts=1, dead_letter_topic=dead)
+        await bus.publish(broker.topic, b"x")
+        await until(lambda: _count(broker, f"shop-{dead}", 1), "it did not arrive")
+        async with broker.channel() as channel:
+            found = (await channel.basic_get(f"shop-{dead}")).header.properties
+            assert (found.expiration, "dead-letter-reason" in (found.headers or {})) == (None, True)
+
+
 async def test_mandatory_makes_a_message_that_no_queue_takes_an_error(broker: Broker) -> None:
     topic = broker.topic
     async with broker.bus(exchangeKind="direct") as bus:

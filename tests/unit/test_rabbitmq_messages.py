@@ -8,7 +8,9 @@ import pytest
 from pamqp.commands import Basic
 
 from lapel.errors import InvalidArgumentError
+from lapel.pubsub.driver import PubSubDriver
 from lapel_contrib.rabbitmq.messages import attributes_of, event_metadata, properties_of
+from lapel_contrib.rabbitmq.pubsub import RabbitPubSub
 from lapel_contrib.rabbitmq.pubsub_settings import RabbitPubSubSettings
 from lapel_contrib.rabbitmq.topology import QueuePlan, exchange_declaration, plan
 
@@ -47,6 +49,12 @@ def test_metadata_become_properties_and_headers() -> None:
     assert properties({"priority": "-7"}).priority == 0
     assert properties({}, ttl=0.0001).expiration == "1"
     assert properties({}).content_type is None
+
+
+def test_a_lifetime_that_the_broker_has_no_bits_for_is_refused() -> None:
+    assert properties({}, ttl=4_294_967.0).expiration == "4294967000"
+    with pytest.raises(InvalidArgumentError, match="time to live"):
+        properties({}, ttl=4_294_968.0)
 
 
 def test_the_binding_sends_all_metadata_as_headers() -> None:
@@ -141,6 +149,20 @@ def test_metadata_of_a_subscription_win_over_the_component() -> None:
     assert not planned({"singleActiveConsumer": "no"}, singleActiveConsumer="true").single_active
 
 
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("false", None), (None, None)])
+def test_without_an_order_a_single_active_consumer_is_there_only_where_it_is_asked_for(
+    text: str | None, expected: bool | None
+) -> None:
+    found = planned({} if text is None else {"singleActiveConsumer": text})
+    assert found.arguments.get("x-single-active-consumer") is expected
+    assert found.single_active is bool(expected)
+
+
+def test_asking_for_an_order_changes_the_queue_for_others() -> None:
+    assert PubSubDriver.order_is_free
+    assert not RabbitPubSub.order_is_free
+
+
 @pytest.mark.parametrize(
     ("metadata", "fields"),
     [
@@ -152,6 +174,7 @@ def test_metadata_of_a_subscription_win_over_the_component() -> None:
         ({"maxLen": "-1"}, {}),
         ({"maxLen": "many"}, {}),
         ({"queueName": "q" * 256}, {}),
+        ({"routingKey": "a,ü" + "k" * 254}, {}),
         ({"queueName": "q" * 252}, {"enableDeadLetter": "true"}),
     ],
 )

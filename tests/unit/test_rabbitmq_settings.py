@@ -81,6 +81,9 @@ def test_connection_fields_reach_the_client() -> None:
     )
     assert pubsub(connectionString="amqp://a?heartbeat=7", heartBeat="20").options().heartbeat == 20
     assert pubsub(connectionString="amqp://a").options().heartbeat == 10
+    # A short one must not become 0, which is none.
+    assert pubsub(connectionString="amqp://a", heartBeat="300ms").options().heartbeat == 1
+    assert pubsub(connectionString="amqp://a", heartBeat="0").options().heartbeat == 0
     assert pubsub(host="amqp://legacy").options().hosts == (("legacy", 5672),)
 
 

@@ -114,7 +114,9 @@ def dead_letter_request(held: Held, topic: str, reason: str, prefix: str) -> Pub
     metadata["dead-letter-attempts"] = str(held.attempt)
     metadata["dead-letter-first-seen"] = datetime.fromtimestamp(held.first_seen, UTC).isoformat(timespec="milliseconds")
     metadata["dead-letter-topic"] = delivery.topic.removeprefix(prefix)
-    return PublishRequest(prefix + topic, delivery.data, delivery.content_type, delivery.key, None, None, metadata)
+    return PublishRequest(
+        prefix + topic, delivery.data, delivery.content_type, delivery.key, metadata=metadata, dead_letter=True
+    )
 
 
 async def _expired() -> Dropped:

@@ -20,7 +20,8 @@ class PublishRequest(msgspec.Struct, frozen=True):
     """Publish one message; `data` is final, any envelope is around it already.
 
     `key` orders (and partitions) messages, None for no order. `ttl` and `delay` are seconds and come only with
-    `MESSAGE_TTL` and `DELAYED_DELIVERY`. `content_type` is that of `data`.
+    `MESSAGE_TTL` and `DELAYED_DELIVERY`. `content_type` is that of `data`. `dead_letter`: this is a message that was
+    given up, which stays until it is read; a component's own default for `ttl` does not hold for it.
     """
 
     topic: str
@@ -30,6 +31,7 @@ class PublishRequest(msgspec.Struct, frozen=True):
     ttl: float | None = None
     delay: float | None = None
     metadata: Mapping[str, str] = NO_METADATA
+    dead_letter: bool = False
 
 
 class BulkPublishRequest(msgspec.Struct, frozen=True):

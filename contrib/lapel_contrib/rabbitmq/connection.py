@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from yarl import URL
 
 from lapel.errors import LapelError
 
-from .errors import SDK_ERRORS, Cancellation, unreachable
+from .errors import Cancellation, unreachable
 from .options import Address, RabbitOptions
 
 __all__ = ["Connection"]
@@ -78,6 +79,28 @@ class _Transport(TransportFactory):
         self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
         return self.reader, self.writer
 
+    def abort(self) -> None:
+        """End the stream, if there is one, without a word and without waiting for one."""
+        if self.writer is not None:
+            self.writer.transport.abort()
+
+    @asynccontextmanager
+    async def limit(self, seconds: float) -> AsyncIterator[None]:
+        """Raise `TimeoutError` after that time, and end the stream then.
+
+        Cancelled, the library cleans up, and over TLS it waits for the other side to say good-bye.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                ending = asyncio.get_running_loop().call_later(seconds, self.abort)
+                try:
+                    yield
+                finally:
+                    ending.cancel()
+        except TimeoutError:
+            self.abort()
+            raise
+
 
 class _Amqp(AmqpConnection):
     # A queue with a bound would keep those waiting for ever who wait for room in it when the connection is lost.
@@ -113,16 +136,15 @@ class Connection:
         )
         cancellation = Cancellation()
         try:
-            async with asyncio.timeout(seconds):
+            async with transport.limit(seconds):
                 await amqp.connect()
                 control = await _channel(amqp, confirms=False)
                 return cls(amqp, transport, control)
         except BaseException as exc:
-            if transport.writer is not None:
-                transport.writer.transport.abort()
+            transport.abort()
             if isinstance(exc, asyncio.CancelledError) and not cancellation.is_ours():
                 exc = ConnectionResetError()
-            if not isinstance(exc, SDK_ERRORS) or isinstance(exc, LapelError):
+            if isinstance(exc, LapelError) or not isinstance(exc, Exception):
                 raise
             raise unreachable(options.place, exc) from None
 
@@ -168,8 +190,7 @@ class Connection:
 
     def abort(self) -> None:
         """Give it up without a word."""
-        if self._transport.writer is not None:
-            self._transport.writer.transport.abort()
+        self._transport.abort()
 
     def discard(self, channel: Channel) -> asyncio.Task[None]:
         """Close a channel in the background; what it had not settled goes back to the queues. Bounded."""
@@ -187,26 +208,22 @@ class Connection:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self.amqp.close()
-        except SDK_ERRORS:
-            pass
+            with suppress(Exception):
+                async with self._transport.limit(CLOSE_SECONDS):
+                    await self.amqp.close()
         finally:
             self.abort()
 
     async def _close_channel(self, channel: Channel) -> None:
         cancellation = Cancellation()
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await channel.close()
-        except TimeoutError:
-            # A channel that does not close would keep its messages.
-            self.abort()
+            with suppress(Exception):
+                async with self._transport.limit(CLOSE_SECONDS):
+                    # A channel that does not close would keep its messages.
+                    await channel.close()
         except asyncio.CancelledError:
             if cancellation.is_ours():
                 raise
-        except SDK_ERRORS:
-            pass
 
     def _heard_lately(self) -> bool:
         assert self._transport.writer is not None
@@ -223,7 +240,7 @@ class Connection:
         except asyncio.CancelledError:
             if cancellation.is_ours():
                 raise
-        except SDK_ERRORS:
+        except Exception:
             # A loop that was busy all the time has not heard what was said meanwhile.
             if self._loop.time() - asked > PATIENCE_SECONDS + 0.5:
                 return True

@@ -22,13 +22,13 @@ from .connection import Connection
 from .errors import translating
 from .ledger import Ledger
 
-__all__ = ["QueueTerms", "RabbitConsumer"]
+__all__ = ["GROWTH", "QueueTerms", "RabbitConsumer"]
 
 STUCK_SECONDS = 0.2
 """How long a consumer whose handlers have room waits for a message before it asks for more than it holds."""
 
 _LONGEST_TAG = 255
-_GROWTH = 12
+GROWTH = 12
 """How many times its prefetch a consumer may hold, counting messages that wait for a retry."""
 
 T = TypeVar("T")
@@ -232,7 +232,7 @@ class RabbitConsumer(Consumer):
     def _is_stuck(self) -> bool:
         """Tell whether all that the broker hands out at once is in the hands of handlers, or waits for a retry."""
         prefetch = self._terms.prefetch
-        most = prefetch * _GROWTH
+        most = prefetch * GROWTH
         may = self._terms.grows and self._tag is not None
         return may and self._unsettled.current >= prefetch and len(self._unsettled) < most
 
@@ -264,7 +264,7 @@ class RabbitConsumer(Consumer):
 
     def _join(self) -> None:
         """Begin to consume, unless that is so or must not be."""
-        if self._tag is None and not self._paused and self._closing is None:
+        if not self._paused and self._closing is None:
             self._wanted = True
             self._change()
 
@@ -275,7 +275,8 @@ class RabbitConsumer(Consumer):
     async def _leave(self) -> None:
         """Stop consuming, and give back what nobody has asked for yet.
 
-        Some queues are not left. What they hand out stays here until this consumer is closed.
+        Some queues are not left. What they hand out stays here until this consumer is closed. Nor is one left that
+        somebody joins again meanwhile.
         """
         if self._terms.stays:
             return
@@ -284,6 +285,8 @@ class RabbitConsumer(Consumer):
             self._change()
             if self._changing is not None:
                 await asyncio.shield(self._changing)
+            if self._wanted:
+                return
         waiting = [delivery.handle for delivery in self._ready]
         self._ready.clear()
         await self._return(waiting, requeue=True)

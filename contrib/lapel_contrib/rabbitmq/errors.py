@@ -7,12 +7,12 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPConnectionError,
     AMQPError,
     AuthenticationError,
     ChannelAccessRefused,
-    ChannelInvalidStateError,
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
@@ -30,10 +30,7 @@ from lapel.errors import (
     UnavailableError,
 )
 
-__all__ = ["SDK_ERRORS", "Cancellation", "broker_text", "refused", "translating", "unreachable"]
-
-SDK_ERRORS = (AMQPError, ChannelInvalidStateError, ConnectionError, RuntimeError, OSError, TimeoutError)
-"""What the client library raises when a connection or channel is gone, or the broker refuses something."""
+__all__ = ["Cancellation", "broker_text", "refused", "translating", "unreachable", "why_closed"]
 
 _LONGEST = 300
 _OPENED = "Connection.OpenOk"
@@ -58,7 +55,10 @@ class Cancellation:
 
 @asynccontextmanager
 async def translating(place: str, what: str) -> AsyncIterator[None]:
-    """Raise our errors for those of the client library. For calls without an effect, or that are made anew anyway."""
+    """Raise our errors for those of the client library. For calls without an effect, or that are made anew anyway.
+
+    Where a connection ends between two frames the library raises a bare `Exception`, so it is every one but our own.
+    """
     cancellation = Cancellation()
     try:
         yield
@@ -66,8 +66,19 @@ async def translating(place: str, what: str) -> AsyncIterator[None]:
         if cancellation.is_ours():
             raise
         raise UnavailableError(f"{place}: the connection was lost during {what}") from None
-    except SDK_ERRORS as exc:
+    except LapelError:
+        raise
+    except Exception as exc:
         raise refused(place, what, exc) from None
+
+
+def why_closed(channel: Channel) -> BaseException | None:
+    """Return why the broker has closed a channel; None while it has not.
+
+    The library calls the channel closed some steps after it has told the broker that it is. What is sent in between is
+    sent on a channel that does not exist, for which the broker ends the connection.
+    """
+    return channel._close_exception
 
 
 def refused(place: str, what: str, exc: BaseException) -> LapelError:
@@ -114,6 +125,8 @@ def unreachable(place: str, exc: BaseException) -> LapelError:
         return UnavailableError(f"{place}: TLS failed: {cause.reason or type(cause).__name__}; nothing was done")
     if isinstance(exc, TimeoutError):
         return UnavailableError(f"{place}: no connection in time; nothing was done")
+    if isinstance(exc, StopAsyncIteration) or isinstance(exc.__cause__, EOFError):
+        return UnavailableError(f"{place}: the connection was closed during the log-in; nothing was done")
     reason = getattr(cause, "strerror", None) or type(cause).__name__
     return UnavailableError(f"{place}: cannot be reached: {reason}; nothing was done")
 

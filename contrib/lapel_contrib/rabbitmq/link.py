@@ -11,6 +11,7 @@ from contextvars import Context
 from lapel.errors import ClosedError, LapelError, UnavailableError
 
 from .connection import Connection
+from .errors import unreachable
 from .options import RabbitOptions
 
 __all__ = ["Link"]
@@ -117,7 +118,12 @@ class Link:
 
     async def _keep(self, connection: Connection) -> None:
         while True:
-            await connection.watch()
+            try:
+                await connection.watch()
+            except Exception as exc:
+                # Whatever it is: a keeper that ends would leave everybody without a connection for ever.
+                self._logger.error("%s: the connection cannot be watched: %s", self.place, type(exc).__name__)
+                connection.abort()
             self._connection = None
             self._logger.warning("%s: the connection was lost and is made again", self.place)
             connection = self._connection = await self._restore()
@@ -134,7 +140,8 @@ class Link:
             pause = min(pause * 2, longest)
             try:
                 return await self._connect()
-            except LapelError as exc:
-                if self._failure is None or exc.message != self._failure.message:
-                    self._logger.warning("%s", exc.message)
-                self._failure = exc
+            except Exception as exc:
+                failure = exc if isinstance(exc, LapelError) else unreachable(self.place, exc)
+                if self._failure is None or failure.message != self._failure.message:
+                    self._logger.warning("%s", failure.message)
+                self._failure = failure

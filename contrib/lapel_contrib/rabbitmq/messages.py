@@ -11,6 +11,8 @@ from pamqp.commands import Basic
 
 from lapel.errors import InvalidArgumentError
 
+from .settings import LONGEST_TTL
+
 __all__ = ["KEY_HEADER", "attributes_of", "event_metadata", "integer_of", "properties_of", "short_text", "truthy"]
 
 KEY_HEADER = "lapel-key"
@@ -81,6 +83,9 @@ def properties_of(
         size += len(key.encode())
     if size > _LARGEST_HEADERS:
         raise InvalidArgumentError(f"the metadata have {size} bytes; at most {_LARGEST_HEADERS} fit into a message")
+    if ttl is not None and ttl > LONGEST_TTL:
+        # The broker closes the channel for it, which costs the messages of others their confirmations.
+        raise InvalidArgumentError(f"a time to live of {ttl:g} s is longer than RabbitMQ's limit of {LONGEST_TTL} s")
     properties = Basic.Properties(
         content_type=None if content_type is None else short_text("content type", content_type),
         headers=headers or None,

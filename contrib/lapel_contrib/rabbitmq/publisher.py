@@ -31,7 +31,7 @@ from lapel.errors import (
 )
 
 from .connection import Connection
-from .errors import SDK_ERRORS, Cancellation, broker_text, translating
+from .errors import Cancellation, broker_text, translating, why_closed
 from .link import Link
 
 __all__ = ["Declaration", "Publishers"]
@@ -146,6 +146,9 @@ class _Lane:
     async def _send(
         self, channel: Channel, routing_key: str, body: bytes, properties: Basic.Properties, mandatory: bool
     ) -> None:
+        if not _is_open(channel):
+            raise self._not_sent()
+        # From here to the first frame nothing waits, so the channel stays open until then.
         if self._again is not None:
             channel.write_queue.put_nowait(self._again)
         cancellation = Cancellation()
@@ -173,22 +176,25 @@ class _Lane:
                 f"{self._declaration.what} is full or cannot store; look at its limits and the broker's log"
             ) from None
         except ChannelInvalidStateError:
-            raise UnavailableError(f"{self._link.place}: the channel was closed; nothing was sent") from None
-        except SDK_ERRORS as exc:
-            raise self._failed(exc) from None
+            raise self._not_sent() from None
+        except Exception as exc:
+            raise self._failed(channel, exc) from None
 
-    def _failed(self, exc: BaseException) -> LapelError:
+    def _failed(self, channel: Channel, exc: BaseException) -> LapelError:
         """Return what the end of the channel means for a message that was not confirmed by then."""
         place, what, text = self._link.place, self._declaration.what, broker_text(exc)
-        if isinstance(exc, ChannelAccessRefused):
-            return PermissionDeniedError(f"{place}: it does not allow to publish to {what} ({text})")
-        if self.outstanding == 1:
-            # What it did not like was this one.
+        # All that were not confirmed are still in there. If there is one, it is this one that the broker did not like.
+        if len(channel.confirmations) == 1:
+            if isinstance(exc, ChannelAccessRefused):
+                return PermissionDeniedError(f"{place}: it does not allow to publish to {what} ({text})")
             if isinstance(exc, ChannelNotFoundEntity):
                 return UnavailableError(f"{place}: {what} is gone; the message was not stored ({text})")
             if isinstance(exc, ChannelPreconditionFailed):
                 return InvalidArgumentError(f"{place}: it cannot take the message ({text})")
         return self._unknown(text or "the connection was lost")
+
+    def _not_sent(self) -> UnavailableError:
+        return UnavailableError(f"{self._link.place}: the channel was closed; nothing was sent")
 
     def _unknown(self, reason: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(
@@ -198,17 +204,21 @@ class _Lane:
 
     async def _ready(self) -> Channel:
         channel, connection = self._channel, self._connection
-        if channel is None or connection is None or channel.is_closed or not connection.usable:
+        if channel is None or connection is None or not _is_open(channel) or not connection.usable:
             channel, connection = await self._make()
         if connection.blocked:
             await self._unblocked(connection)
         return channel
 
     async def _make(self) -> tuple[Channel, Connection]:
+        connection = await self._link.connection()
+        if connection.blocked:
+            # It does not read what would be declared on it either.
+            await self._unblocked(connection)
         async with self._making:
-            channel, connection = self._channel, self._connection
-            if channel is not None and connection is not None and not channel.is_closed and connection.usable:
-                return channel, connection
+            channel, made_on = self._channel, self._connection
+            if channel is not None and made_on is not None and _is_open(channel) and made_on.usable:
+                return channel, made_on
             connection = await self._link.connection()
             what = self._declaration.what
             async with translating(self._link.place, f"the declaration of {what}"):
@@ -231,3 +241,7 @@ class _Lane:
             raise ThrottledError(
                 f"{self._link.place}: it takes no messages, because its memory or disk is nearly full; nothing was sent"
             ) from None
+
+
+def _is_open(channel: Channel) -> bool:
+    return not channel.is_closed and why_closed(channel) is None

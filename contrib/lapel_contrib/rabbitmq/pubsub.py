@@ -17,7 +17,7 @@ from lapel.pubsub.types import PublishRequest, SubscribeRequest
 
 from . import PUBSUB
 from .client import ClientLease, RabbitClient
-from .consumer import QueueTerms, RabbitConsumer
+from .consumer import GROWTH, QueueTerms, RabbitConsumer
 from .errors import translating
 from .messages import attributes_of, properties_of, short_text, truthy
 from .publisher import Declaration
@@ -28,6 +28,7 @@ __all__ = ["RabbitPubSub"]
 
 _SKIPPED = frozenset({"routingkey", "ttl", "ttlinseconds", "mandatory"})
 _KNOWN_TOPICS = 1000
+_LARGEST_PREFETCH = 65_535
 _SINGLE_ACTIVE = "x-single-active-consumer"
 
 T = TypeVar("T")
@@ -51,6 +52,10 @@ class RabbitPubSub(PubSubDriver[RabbitPubSubSettings]):
     """
 
     descriptor = PUBSUB
+
+    order_is_free = False
+    """It makes the queue one with a single active consumer. Such a queue is another one to the broker: members of the
+    group that declare it without, as sidecars do, are refused, and all members but one stand by."""
 
     def __init__(self, settings: RabbitPubSubSettings, context: DriverContext) -> None:
         super().__init__(settings, context)
@@ -101,7 +106,7 @@ class RabbitPubSub(PubSubDriver[RabbitPubSubSettings]):
         properties, special = properties_of(
             request.metadata,
             content_type=request.content_type,
-            ttl=self._ttl if request.ttl is None else request.ttl,
+            ttl=self._ttl if request.ttl is None and not request.dead_letter else request.ttl,
             key=request.key,
             skipped=_SKIPPED,
         )
@@ -143,12 +148,18 @@ class RabbitPubSub(PubSubDriver[RabbitPubSubSettings]):
         prefetch = min(request.prefetch, settings.prefetch_count or request.prefetch)
         if settings.concurrency_mode == "single":
             prefetch = 1
+        grows = prefetch == request.prefetch
+        if wanted.single_active:
+            # A second consumer, which is how others get more, would stand by. One key that fails must not use up all.
+            if not settings.prefetch_count and grows and request.ordering is not Ordering.ALL:
+                prefetch = min(prefetch * GROWTH, _LARGEST_PREFETCH)
+            grows = False
         terms = QueueTerms(
             queue=wanted.queue,
             place=client.place,
             prefetch=prefetch,
             make=self._reader(request.topic, wanted.quorum),
-            grows=prefetch == request.prefetch and not wanted.single_active,
+            grows=grows,
             counted=wanted.quorum,
             auto_delete=wanted.auto_delete,
             single_active=wanted.single_active,

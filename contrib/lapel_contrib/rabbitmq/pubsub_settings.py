@@ -51,8 +51,8 @@ class RabbitPubSubSettings(RabbitTlsSettings, PubSubSettings):
     auto_ack: bool = setting(
         "autoAck",
         default=False,
-        doc="Whether a message counts as done when it has been handed to us. It is lost when the process ends before "
-        "its handler does.",
+        doc="Whether a message counts as done when it has been handed to us. It is lost when the process ends, or when "
+        "the connection is lost, before its handler has succeeded.",
     )
     requeue_in_failure: bool = setting(
         "requeueInFailure",
@@ -182,7 +182,8 @@ class RabbitPubSubSettings(RabbitTlsSettings, PubSubSettings):
             hosts = parse_hosts(self.hostname, default_port(scheme))
             username, password = self.username or "guest", self.password or Secret("guest")
         if self.heartbeat is not None:
-            beat = round(self.heartbeat.total_seconds())
+            # 0 would mean that there is none.
+            beat = max(1, round(self.heartbeat.total_seconds())) if self.heartbeat else 0
         return RabbitOptions(
             hosts=hosts,
             username=username,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiormq.channel import Channel
+from aiormq.exceptions import ChannelInvalidStateError
 from pamqp.commands import Exchange
 
 from lapel.errors import InvalidArgumentError
 
-from .messages import integer_of, truthy
+from .errors import why_closed
+from .messages import integer_of, short_text, truthy
 from .publisher import Declaration
 from .pubsub_settings import RabbitPubSubSettings
 
@@ -40,6 +42,16 @@ class QueuePlan:
 
     async def declare(self, channel: Channel) -> None:
         """Make what is missing, in one round trip. Raises what the client library does; the channel is closed then."""
+        try:
+            await self._declare(channel)
+        except ChannelInvalidStateError:
+            # The broker's answer to something before, which was asked for without waiting.
+            reason = why_closed(channel)
+            if reason is None:
+                raise
+            raise reason from None
+
+    async def _declare(self, channel: Channel) -> None:
         kind, kept, passing = self.exchange_kind, self.durable, self.auto_delete
         await channel.exchange_declare(
             self.exchange, exchange_type=kind, durable=kept, auto_delete=passing, nowait=True
@@ -102,7 +114,7 @@ def plan(
         exchange=topic,
         exchange_kind=settings.exchange_kind,
         queue=queue,
-        routing_keys=tuple(given["routingkey"].split(",")) if "routingkey" in given else ("",),
+        routing_keys=tuple(short_text("routingKey", key) for key in given.get("routingkey", "").split(",")),
         durable=settings.durable,
         auto_delete=settings.deleted_when_unused,
         quorum=quorum,
