@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,8 @@ from tests.conformance.aws_subject import client
 import lapel
 from lapel.bindings import OutputBinding
 from lapel.errors import LapelError, NotFoundError, OutcomeUnknownError, ThrottledError, UnavailableError
+from lapel_contrib.aws.s3_requests import as_json
+from lapel_contrib.aws.s3_transfer import LISTED
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -179,6 +182,53 @@ async def test_the_fields_of_a_request_reach_the_service(
     assert put.headers["x-amz-tagging"] == "team=red&cost=1"
     asked = next(request.query for request in aws_proxy.requests if "max-keys" in request.query)
     assert (asked["prefix"], asked["delimiter"], asked["max-keys"], asked["marker"]) == ("a/", "/", "5", "a")
+
+
+@pytest.mark.parametrize("data", [None, b"", b"null", b'""'])
+async def test_a_file_is_stored_where_the_data_say_that_there_are_none(
+    aws_server: AwsBackend, aws_proxy: AwsProxy, bucket: str, tmp_path: Path, data: bytes | None
+) -> None:
+    file = tmp_path / "content"
+    await asyncio.to_thread(file.write_bytes, b"from a file")
+    async with opened(aws_server, aws_proxy.url, bucket) as binding:
+        await binding.invoke("create", data, metadata={"key": "k", "filePath": str(file)})
+        assert await (await binding.invoke("get", metadata={"key": "k"})).read() == b"from a file"
+        await binding.invoke("create", b'"aGk="', metadata={"key": "k", "decodeBase64": "true"})
+        assert await (await binding.invoke("get", metadata={"key": "k"})).read() == b"hi"
+
+
+async def test_a_long_listing_is_what_one_request_would_have_brought(
+    aws_server: AwsBackend, aws_proxy: AwsProxy, bucket: str
+) -> None:
+    s3 = client(aws_server, "s3")
+
+    def fill() -> None:
+        for number in range(LISTED * 2 + 10):
+            s3.put_object(Bucket=bucket, Key=f"a/{number:04}" if number % 3 else f"b{number:04}/x", Body=b"x")
+
+    def expected(**arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = s3.list_objects(Bucket=bucket, **arguments)
+        del found["ResponseMetadata"]
+        return found
+
+    await asyncio.to_thread(fill)
+    documents: list[dict[str, Any]] = [
+        {},
+        {"maxResults": LISTED * 2},
+        {"maxResults": LISTED + 1, "prefix": "a/"},
+        {"maxResults": LISTED, "marker": "a/0050"},
+        {"delimiter": "/"},
+        {"prefix": "nothing"},
+    ]
+    async with opened(aws_server, aws_proxy.url, bucket) as binding:
+        for document in documents:
+            names = {"maxResults": "MaxKeys", "prefix": "Prefix", "marker": "Marker", "delimiter": "Delimiter"}
+            whole = await asyncio.to_thread(expected, **{names[name]: value for name, value in document.items()})
+            listed = json.loads(await (await binding.invoke("list", document)).read())
+            assert listed == json.loads(as_json(whole)), document
+    asked = [int(request.query["max-keys"]) for request in aws_proxy.requests if "max-keys" in request.query]
+    assert max(asked) == LISTED
+    assert len(asked) > len(documents)
 
 
 async def test_an_object_of_100_mib_takes_less_than_40_mib_of_memory(aws_server: AwsBackend, bucket: str) -> None:

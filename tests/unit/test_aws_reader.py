@@ -1,11 +1,14 @@
-"""What waits in a reader of SQS keeps the order of its group, also when messages are lost to other consumers."""
+"""What waits in a reader of SQS keeps the order of its group, also when messages are lost to other consumers.
+
+A topic that is slow or paused makes the others of its queue wait, and its messages are received once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -15,7 +18,7 @@ from lapel.delivery import Delivery, Settled, Settlement
 from lapel.errors import InvalidArgumentError
 from lapel_contrib.aws.consumer import QueueConsumer
 from lapel_contrib.aws.queue import Queue, Refused
-from lapel_contrib.aws.reader import Message, QueueReader
+from lapel_contrib.aws.reader import SHELF_FULL, Message, QueueReader
 
 EXPIRED = InvalidArgumentError("the receipt handle has expired")
 
@@ -33,8 +36,11 @@ class ScriptedQueue:
         self.back: list[str] = []
         self.deleted: list[str] = []
         self.silent = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.asked = 0
 
     async def receive(self, count: int, *, wait: int, visibility: int) -> list[dict[str, Any]]:
+        self.asked += 1
         if self.ready:
             return self.ready.popleft()
         await asyncio.sleep(0.01)
@@ -43,6 +49,9 @@ class ScriptedQueue:
     async def set_visibility(self, handles: Sequence[tuple[str, int]]) -> Refused:
         if self.silent:
             await asyncio.Event().wait()
+        if self.meanwhile is not None:
+            work, self.meanwhile = self.meanwhile, None
+            await work()
         self.renewed += any(seconds for _, seconds in handles)
         self.back += [handle for handle, seconds in handles if not seconds]
         return self._refused([handle for handle, _ in handles])
@@ -66,22 +75,26 @@ async def reading(queue: ScriptedQueue, *, visibility: int = 30) -> AsyncIterato
         visibility=visibility,
         wait=1,
         most=10,
-        topic_of=lambda _: "orders",
+        topic_of=lambda each: "bills" if each.body.startswith("bill") else "orders",
         pause_after=lambda _: 0.01,
         logger=logging.getLogger("lapel.test"),
         unused=lambda _: None,
     )
-    consumer = QueueConsumer(
-        reader,
-        "orders",
-        lambda each: Delivery(handle=each, topic="orders", data=each.body.encode(), metadata={}, attempt=each.attempt),
-        logger=logging.getLogger("lapel.test"),
-    )
+    consumer = consumer_of(reader, "orders")
     try:
         yield reader, consumer
     finally:
         await consumer.close()
         await reader.close()
+
+
+def consumer_of(reader: QueueReader, topic: str) -> QueueConsumer:
+    return QueueConsumer(
+        reader,
+        topic,
+        lambda each: Delivery(handle=each, topic=topic, data=each.body.encode(), metadata={}, attempt=each.attempt),
+        logger=logging.getLogger("lapel.test"),
+    )
 
 
 async def texts(consumer: QueueConsumer, count: int, wait: float = 1.0) -> list[str]:
@@ -147,8 +160,84 @@ async def test_closing_ends_also_when_the_queue_does_not_answer() -> None:
         queue.silent = False
 
 
+async def test_a_message_settled_while_its_lease_is_refused_is_no_loss() -> None:
+    queue = ScriptedQueue()
+    queue.ready.append([message("a-1"), message("b-1")])
+    async with reading(queue) as (_, consumer):
+        first, other = await consumer.receive(2, 1.0)
+        queue.expired.update(("a-1", "b-1"))
+        queue.meanwhile = lambda: consumer.settle([Settled(each, Settlement.ACK) for each in (first, other)])
+        assert await consumer.extend([first, other]) == [first, other]
+        assert await consumer.extend([first, other]) == []
+
+
 def test_a_message_knows_its_group_and_attempt() -> None:
     raw = message("a-1")
     raw["Attributes"]["ApproximateReceiveCount"] = "3"
     made = Message(raw, 10.0, 30)
     assert (made.group, made.attempt, made.until) == ("a", 3, 40.0)
+
+
+def batches(name: str, count: int) -> list[list[dict[str, Any]]]:
+    """Return so many replies of ten messages each, every message in a group of its own."""
+    return [[message(f"{name}{10 * batch + number}-1") for number in range(10)] for batch in range(count)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+async def test_what_a_slow_topic_has_not_taken_is_kept_for_it_and_received_once(fifo: bool) -> None:
+    queue = ScriptedQueue(fifo=fifo)
+    queue.ready.extend(batches("order", 30))
+    async with reading(queue, visibility=1) as (reader, consumer):
+        other = consumer_of(reader, "bills")
+        waiting = asyncio.create_task(other.receive(10, 60.0))
+        # As long as a message has to be kept so that any bound on that would show.
+        await until(lambda: queue.renewed >= 12)
+        received = 300 - 10 * len(queue.ready)
+        assert SHELF_FULL <= received <= SHELF_FULL + 40
+        assert queue.asked == received // 10
+        assert queue.back == []
+        taken: list[str] = []
+        while len(taken) < 300:
+            found = await consumer.receive(7, 1.0)
+            taken += [each.data.decode() for each in found]
+            await consumer.settle([Settled(each, Settlement.ACK) for each in found])
+        assert len(set(taken)) == 300
+        assert queue.back == []
+        queue.ready.append([message("bill-1")])
+        assert [each.data for each in await waiting] == [b"bill-1"]
+        await other.close()
+
+
+async def test_the_others_go_on_when_a_slow_topic_has_taken_some_or_leaves() -> None:
+    queue = ScriptedQueue(fifo=False)
+    queue.ready.extend(batches("order", 2))
+    async with reading(queue) as (reader, consumer):
+        other = consumer_of(reader, "bills")
+        assert await texts(other, 10, 0.1) == []
+        asked = queue.asked
+        queue.ready.extend([[message("bill-1")], *batches("order", 2), [message("bill-2")]])
+        assert await texts(other, 1, 0.1) == []
+        assert queue.asked == asked
+        waiting = asyncio.create_task(texts(other, 1, 10.0))
+        assert len(await texts(consumer, 5)) == 5
+        assert await waiting == ["bill-1"]
+        waiting = asyncio.create_task(texts(other, 1, 10.0))
+        await until(lambda: len(queue.ready) == 2)
+        await consumer.close()
+        assert await waiting == ["bill-2"]
+        await other.close()
+
+
+async def test_what_waits_behind_a_message_in_hand_makes_nobody_else_wait() -> None:
+    queue = ScriptedQueue()
+    queue.ready.append([message(f"a-{number}") for number in range(SHELF_FULL + 10)])
+    async with reading(queue) as (_, consumer):
+        assert await texts(consumer, 1) == ["a-0"]
+        queue.ready.append([message("b-1")])
+        assert await texts(consumer, 10) == ["b-1"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,14 @@ from tests.backends.aws_proxy import AwsProxy, Reply, Request, json_error
 
 import lapel
 from lapel.descriptor import Capability
+from lapel.driver import SharedClients
 from lapel.errors import PermissionDeniedError, SettingsError
 from lapel_contrib.aws import PARAMETERS, PUBSUB, S3_BINDING, SECRETS, SQS_BINDING
+from lapel_contrib.aws.client import AwsClients, _config
 from lapel_contrib.aws.component_settings import S3BindingSettings, SecretManagerSettings, SqsBindingSettings
+from lapel_contrib.aws.options import AwsOptions
 from lapel_contrib.aws.pubsub_settings import SnsSqsSettings
+from lapel_contrib.aws.s3_transfer import Bucket
 
 ALL = (SQS_BINDING, S3_BINDING, PUBSUB, SECRETS, PARAMETERS)
 NEEDED: dict[str, dict[str, str]] = {"aws.sqs": {"queueName": "q"}, "aws.s3": {"bucket": "b"}}
@@ -143,11 +151,49 @@ async def test_attempts_end_where_the_fields_say(
         ({"insecureSSL": "true"}, ("verify", False)),
         ({}, ("verify", True)),
         ({"forcePathStyle": "true"}, ("path_style", True)),
+        ({"forcePathStyle": "false"}, ("path_style", False)),
+        ({}, ("path_style", None)),
     ],
 )
 def test_fields_of_s3_shape_its_client(values: dict[str, str], options: tuple[str, Any]) -> None:
     found = S3BindingSettings.parse({"bucket": "b", **values}).options()
     assert getattr(found, options[0]) == options[1]
+
+
+@pytest.mark.parametrize(
+    ("path_style", "endpoint", "style"),
+    [
+        (True, "http://host", "path"),
+        (False, "http://host", "virtual"),
+        (None, "http://host", "auto"),
+        (True, None, "path"),
+        (False, None, "auto"),
+        (None, None, "auto"),
+    ],
+)
+def test_the_style_of_addresses_is_what_was_asked_for(
+    path_style: bool | None, endpoint: str | None, style: str
+) -> None:
+    assert _config(AwsOptions(path_style=path_style, endpoint=endpoint)).s3["addressing_style"] == style
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"endpoint": "http://host:9000", "forcePathStyle": "false"}, "http://own.host:9000/k"),
+        ({"endpoint": "http://host:9000", "forcePathStyle": "true"}, "http://host:9000/own/k"),
+        ({"forcePathStyle": "true"}, "https://s3.eu-west-3.amazonaws.com/own/k"),
+    ],
+)
+async def test_an_address_that_is_told_is_the_one_that_is_used(values: dict[str, str], expected: str) -> None:
+    keys = {"region": "eu-west-3", "accessKey": "a", "secretKey": "b"}
+    clients = AwsClients(S3BindingSettings.parse({"bucket": "own", **keys, **values}).options(), SharedClients())
+    try:
+        bucket = Bucket(clients, await clients.client("s3"), "own", logging.getLogger("lapel.test"))
+        assert bucket.url_of("k") == expected
+        assert (await bucket.sign("k", 60)).startswith(f"{expected}?")
+    finally:
+        await clients.close()
 
 
 @pytest.mark.parametrize("queue", ["a b", "x.fif", "", "q" * 81])
@@ -179,6 +225,19 @@ async def test_a_profile_of_the_shared_files_is_used(
         pass
     assert "Credential=AKIAPROFILE/" in signed(aws_proxy.requests[0])
     assert "/ap-south-1/" in signed(aws_proxy.requests[0])
+
+
+@pytest.mark.parametrize(("field", "region"), [({}, "eu-north-1"), ({"region": "eu-west-3"}, "eu-west-3")])
+async def test_the_region_of_the_environment_counts_where_none_is_given(
+    aws_proxy: AwsProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: dict[str, str], region: str
+) -> None:
+    _no_environment(monkeypatch, tmp_path)
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-south-1")
+    keys = {"accessKey": "a", "secretKey": "b"}
+    async with lapel.open_secret_store("aws.parameterstore", {"endpoint": aws_proxy.url, **keys, **field}):
+        pass
+    assert f"/{region}/" in signed(aws_proxy.requests[0])
 
 
 async def test_the_environment_comes_first_in_the_default_chain(
@@ -278,6 +337,29 @@ async def test_secrets_are_read_by_version_and_prefix(aws_server: AwsBackend, aw
         {"Name": "/unit/a", "WithDecryption": True},
         {"Name": "/unit/a:1", "WithDecryption": True},
     ]
+
+
+async def test_values_of_many_parameters_are_read_four_requests_at_once(aws_proxy: AwsProxy) -> None:
+    names = [f"p{number:02}" for number in range(45)]
+    # Each of the first four is answered when all of them are there.
+    together = threading.Barrier(4, timeout=20)
+    left = itertools.count()
+
+    def rule(request: Request) -> Reply:
+        if request.operation == "DescribeParameters":
+            found: Any = {"Parameters": [{"Name": name} for name in names]}
+        else:
+            asked = request.json["Names"]
+            if next(left) < 4:
+                together.wait()
+            found = {"Parameters": [{"Name": name, "Value": f"v {name}"} for name in reversed(asked)]}
+        return Reply(200, json.dumps(found).encode(), {"Content-Type": "application/x-amz-json-1.1"})
+
+    async with lapel.open_secret_store("aws.parameterstore", here(aws_proxy)) as store:
+        aws_proxy.rule = rule
+        found = await store.bulk_get()
+    assert {name: dict(secret) for name, secret in found.items()} == {name: {name: f"v {name}"} for name in names}
+    assert list(found) == names
 
 
 async def test_version_and_stage_of_a_secret_reach_the_service(aws_proxy: AwsProxy) -> None:

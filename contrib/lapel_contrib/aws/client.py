@@ -101,15 +101,21 @@ class _Session:
     async def open(cls, options: AwsOptions) -> _Session:
         """Find the credentials; nothing is connected yet, unless they come from a service."""
         _keep_quiet()
-        made = cls(options, await asyncio.to_thread(_new_session), _config(options))
+        made = cls(options, await asyncio.to_thread(_new_session, options.region), _config(options))
         try:
             await made._find_credentials()
         except SDK_ERRORS as exc:
+            await made.close()
             raise translate(exc, "AWS credentials", writes=False) from None
+        except BaseException:
+            await made.close()
+            raise
         return made
 
     async def close(self) -> None:
-        """Hold nothing: the clients are closed each for itself."""
+        """Renew no credentials any more. The clients are closed each for itself."""
+        if self._credentials is not None:
+            await self._credentials.close()
 
     def renew(self) -> bool:
         """Have the credentials renewed before the next request; False when they cannot be."""
@@ -149,7 +155,7 @@ class _Session:
             await asyncio.to_thread(_warm, session.get_component("data_loader"))
         found = await in_own_loop(session.get_credentials())
         if options.role is not None:
-            source = await asyncio.to_thread(_new_session)
+            source = await asyncio.to_thread(_new_session, options.region)
             source.register_component("credential_provider", _Found(found))
             await in_own_loop(source.get_credentials())
             self._credentials = assumed_role(lambda: self._create("sts", source), options.role, options.role_session)
@@ -191,8 +197,11 @@ class _QuickLoader(JSONFileLoader):  # type: ignore[misc]  # published without t
             return msgspec.json.decode(file.read())
 
 
-def _new_session() -> AioSession:
+def _new_session(region: str | None) -> AioSession:
     session = get_session()
+    if region is not None:
+        # For the services that credentials come from.
+        session.set_config_variable("region", region)
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     return session
 
@@ -233,8 +242,15 @@ def _config(options: AwsOptions) -> AioConfig:
         max_pool_connections=CONNECTIONS,
         request_checksum_calculation=checksums,
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if options.path_style else "auto", "payload_signing_enabled": False},
+        s3={"addressing_style": _addressing(options), "payload_signing_enabled": False},
     )
+
+
+def _addressing(options: AwsOptions) -> str:
+    if options.path_style:
+        return "path"
+    # S3 itself has buckets with dots, which no certificate covers as part of the host's name.
+    return "auto" if options.path_style is None or options.endpoint is None else "virtual"
 
 
 async def _close(client: Any) -> None:

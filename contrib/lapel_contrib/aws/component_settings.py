@@ -35,8 +35,11 @@ class S3BindingSettings(AwsSettings, BindingSettings):
     offered_directions: ClassVar[tuple[str, ...]] = ("output",)
 
     bucket: str = setting("bucket", doc="Name of the bucket, which must exist.", example="invoices")
-    force_path_style: bool = setting(
-        "forcePathStyle", default=False, doc="Put the bucket into the path of URLs and not into the host's name."
+    force_path_style: bool | None = setting(
+        "forcePathStyle",
+        default=None,
+        doc="Put the bucket into the path of URLs and not into the host's name. `false` does the opposite also for an "
+        "`endpoint`; if not given, that depends on the endpoint.",
     )
     disable_ssl: bool = setting(
         "disableSSL", default=False, doc="Use `http://` for an `endpoint` that is written without a scheme."

@@ -139,7 +139,10 @@ class QueueConsumer(Consumer):
             raise ThrottledError(f"{self.queue.place}: {len(refused)} of {len(held)} messages were not kept")
         lost += [held[number][0] for number in refused]
         for each in lost:
-            message = self._held.pop(each)
+            message = self._held.pop(each, None)
+            if message is None:
+                # Settled or released meanwhile.
+                continue
             # It comes again, and what waits behind it must not overtake it.
             await self._reader.give_way(message)
             self._reader.finish(message)

@@ -22,13 +22,11 @@ from lapel.errors import (
     UnavailableError,
 )
 
-__all__ = ["EXPIRED", "NOT_ALLOWED", "SDK_ERRORS", "code_of", "refusal", "translate"]
+__all__ = ["EXPIRED", "SDK_ERRORS", "NotAllowedError", "code_of", "is_not_allowed", "refusal", "translate"]
 
 SDK_ERRORS = (sdk.BotoCoreError, sdk.ClientError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
 """What calls of the SDK raise; hand it to `translate`."""
 
-NOT_ALLOWED = "AccessDeniedException"
-"""The code of a caller who is known, and may not do this."""
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
 _LONGEST = 300
@@ -49,13 +47,19 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-_DENIED = frozenset(
+_NOT_ALLOWED = frozenset(
     {
         "AccessDenied",
         "AccessDeniedException",
-        "AuthFailure",
         "AuthorizationError",
         "AuthorizationErrorException",
+        "NotAuthorized",
+        "UnauthorizedOperation",
+    }
+)
+_DENIED = frozenset(
+    {
+        "AuthFailure",
         "IncompleteSignature",
         "IncompleteSignatureException",
         "InvalidAccessKeyId",
@@ -63,10 +67,8 @@ _DENIED = frozenset(
         "InvalidSecurity",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
-        "NotAuthorized",
         "OptInRequired",
         "SignatureDoesNotMatch",
-        "UnauthorizedOperation",
         "UnrecognizedClientException",
     }
 )
@@ -105,6 +107,10 @@ _NO_CREDENTIALS = (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.Prof
 _TOKEN_TROUBLE = (sdk.CredentialRetrievalError, sdk.MetadataRetrievalError, sdk.TokenRetrievalError)
 
 
+class NotAllowedError(PermissionDeniedError):
+    """The service knows the caller, who may not do this. What is asked for by the way only can do without then."""
+
+
 def translate(exc: BaseException, place: str, *, writes: bool) -> LapelError:
     """Return the error of lapel for one of `SDK_ERRORS`; raise it `from None`, for the SDK's may quote arguments.
 
@@ -123,6 +129,11 @@ def code_of(exc: BaseException) -> str:
     return str(exc.response.get("Error", {}).get("Code", "")) if isinstance(exc, sdk.ClientError) else ""
 
 
+def is_not_allowed(exc: BaseException) -> bool:
+    """Tell whether an error of the SDK says that the caller is known, and may not do this."""
+    return _bare(code_of(exc)) in _NOT_ALLOWED
+
+
 def refusal(code: str, message: str, place: str, *, service_fault: bool, writes: bool) -> LapelError:
     """Return the error for one refused entry of a batch. `service_fault`: the service says that it is its own."""
     return _meaning(code, message, place, 500 if service_fault else 400, writes)
@@ -135,8 +146,7 @@ def _refused(exc: Any, place: str, writes: bool) -> LapelError:
 
 
 def _meaning(code: str, message: str, place: str, status: int, writes: bool) -> LapelError:
-    # `AWS.SimpleQueueService.NonExistentQueue;see docs` and `ns#Code` are written by some services.
-    code = code.partition(";")[0].rpartition("#")[2]
+    code = _bare(code)
     short = code.removesuffix("Fault")
     said = f" ({': '.join(part for part in (code, message[:_LONGEST]) if part) or status})"
     cls: Callable[[str], LapelError]
@@ -144,6 +154,8 @@ def _meaning(code: str, message: str, place: str, status: int, writes: bool) -> 
         cls, meaning = ThrottledError, "asks to slow down; nothing was done"
     elif short in EXPIRED:
         cls, meaning = PermissionDeniedError, "the credentials have expired; give new ones, or a role to assume"
+    elif short in _NOT_ALLOWED:
+        cls, meaning = NotAllowedError, "not allowed to this caller; check the policies of IAM"
     elif short in _DENIED or status in (401, 403):
         cls, meaning = PermissionDeniedError, "refused; check the credentials, and the policies of IAM"
     elif short in _MISSING or status == 404:
@@ -160,6 +172,11 @@ def _meaning(code: str, message: str, place: str, status: int, writes: bool) -> 
     else:
         cls, meaning = OperationFailedError, "refused"
     return cls(f"{place}: {meaning}{said}")
+
+
+def _bare(code: str) -> str:
+    # `AWS.SimpleQueueService.NonExistentQueue;see docs` and `ns#Code` are written by some services.
+    return code.partition(";")[0].rpartition("#")[2]
 
 
 def _failed(exc: Any, place: str, writes: bool) -> LapelError:

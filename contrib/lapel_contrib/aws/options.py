@@ -14,7 +14,8 @@ class AwsOptions:
     """Where the services are and who is calling. Components with equal options share session and clients.
 
     `region` and `endpoint` None: as the environment and the shared files of the AWS tools say. Without keys the
-    credentials come from there too. `role` is assumed with those credentials.
+    credentials come from there too. `role` is assumed with those credentials. `path_style` None: as the SDK thinks
+    best for the endpoint.
     """
 
     region: str | None = None
@@ -24,5 +25,5 @@ class AwsOptions:
     session_token: Secret | None = None
     role: str | None = None
     role_session: str = "DaprDefaultSession"
-    path_style: bool = False
+    path_style: bool | None = None
     verify: bool = True

@@ -15,13 +15,16 @@ from lapel.secretstores.types import BulkSecretsRequest, GetSecretRequest
 from . import PARAMETERS
 from .client import AwsClients
 from .component_settings import ParameterStoreSettings
-from .errors import NOT_ALLOWED, SDK_ERRORS, code_of
+from .errors import SDK_ERRORS, is_not_allowed
+from .together import together
 
 __all__ = ["ParameterStore"]
 
 T = TypeVar("T")
 AT_ONCE = 10
 """Most parameters that one request reads."""
+PARALLEL = 4
+"""How many such requests of one `bulk_get` are under way at once."""
 LISTED = 50
 LONGEST_NAME = 2048
 PLACE = "AWS Parameter Store"
@@ -55,7 +58,7 @@ class ParameterStore(SecretStoreDriver[ParameterStoreSettings]):
         try:
             await self._client.get_parameters(Names=[f"{self.settings.prefix}lapel"])
         except SDK_ERRORS as exc:
-            if code_of(exc) != NOT_ALLOWED:
+            if not is_not_allowed(exc):
                 raise self._clients.translate(exc, PLACE, writes=False) from None
 
     def unwrap(self, kind: type[T]) -> T:
@@ -78,17 +81,22 @@ class ParameterStore(SecretStoreDriver[ParameterStoreSettings]):
         while True:
             page = await self._call(self._client.describe_parameters(MaxResults=LISTED, **self._filter(), **more))
             names += [entry["Name"] for entry in page.get("Parameters") or ()]
+            request.step()
             if not (token := page.get("NextToken")):
                 break
             more = {"NextToken": token}
-        found: dict[str, Mapping[str, str]] = {}
-        for start in range(0, len(names), AT_ONCE):
-            batch = names[start : start + AT_ONCE]
-            reply = await self._call(self._client.get_parameters(Names=batch, WithDecryption=True))
-            for entry in reply.get("Parameters") or ():
-                name = entry["Name"].removeprefix(self.settings.prefix)
-                found[name] = {name: entry["Value"]}
-        return found
+        found: dict[str, str] = {}
+        batches = iter([names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)])
+
+        async def work() -> None:
+            for batch in batches:
+                reply = await self._call(self._client.get_parameters(Names=batch, WithDecryption=True))
+                found.update({entry["Name"]: entry["Value"] for entry in reply.get("Parameters") or ()})
+                request.step()
+
+        await together(work, min(PARALLEL, -(-len(names) // AT_ONCE)))
+        prefix = self.settings.prefix
+        return {(short := name.removeprefix(prefix)): {short: found[name]} for name in names if name in found}
 
     def _filter(self) -> dict[str, Any]:
         prefix = self.settings.prefix

@@ -20,11 +20,11 @@ from lapel.pubsub.types import BulkPublishRequest, PublishRequest, SubscribeRequ
 from . import PUBSUB
 from .client import ANSWER_SECONDS, CLOSE_SECONDS, AwsClients
 from .consumer import QueueConsumer
-from .errors import SDK_ERRORS, code_of, refusal
+from .errors import SDK_ERRORS, code_of, is_not_allowed, refusal
 from .pubsub_settings import SnsSqsSettings
 from .pubsub_topology import Topology
 from .pubsub_wire import LARGEST, Notification, encode, read
-from .queue import BATCH, Queue, Refused
+from .queue import BATCH, Queue, Refused, batches_of
 from .reader import Message, QueueReader
 from .text import new_id
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 BATCHES = 8
 """How many batches to one topic are under way at once; one where the order counts."""
 LONGEST_GROUP = 128
-_ALIVE = frozenset({"AuthorizationError", "InvalidParameter", "NotFound"})
+_ALIVE = frozenset({"InvalidParameter", "NotFound"})
 
 Outgoing = Coalescer[dict[str, Any], None]
 
@@ -50,6 +50,14 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
     renewed from receipt on, until SQS ends that after twelve hours. Attempts are those that SQS counts, across
     processes; it also counts messages that are handed back. Retries come in whole seconds. A message is never deleted
     unhandled but when its attempts are used up, or when the handler drops it; with a dead-letter queue it goes there.
+
+    All topics of a group come through its one queue. A topic whose handlers are slow therefore makes the others of its
+    group wait, and a paused one does too, as long as it is paused, once some twenty of its messages have come; they are
+    kept for it and not handed back, for that would count as attempts. Topics that shall not wait for each other want
+    groups of their own.
+
+    A queue or topic that is gone is made again, with the subscriptions that were lost, unless `disableEntityManagement`
+    is set. The call that finds a topic gone fails; what is published after that reaches the subscriptions made here.
 
     With `fifo` a message's key is its group, and groups keep their order; with `fifoMessageGroupID` all messages are
     one group. Every message is stored, also one with the content of another.
@@ -82,7 +90,7 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
             self.withdraw(Capability.DEAD_LETTER, "sqsDeadLettersQueueName is not set")
         self._sns = await self._clients.client("sns")
         sqs = await self._clients.client("sqs")
-        self._topology = Topology(settings, self._clients, self._sns, sqs)
+        self._topology = Topology(settings, self._clients, self._sns, sqs, self.context.logger)
         await self.ping()
 
     async def close(self) -> None:
@@ -103,7 +111,7 @@ class SnsSqsPubSub(PubSubDriver[SnsSqsSettings]):
                 TopicArn=f"arn:aws:sns:{self._sns.meta.region_name}:000000000000:lapel"
             )
         except SDK_ERRORS as exc:
-            if code_of(exc) not in _ALIVE:
+            if code_of(exc) not in _ALIVE and not is_not_allowed(exc):
                 raise self._clients.translate(exc, "SNS", writes=False) from None
 
     def unwrap(self, kind: type[T]) -> T:
@@ -261,13 +269,20 @@ def _delivery(topic: str, message: Message) -> Delivery:
 
 async def _bury(dead: Queue, messages: Sequence[Message]) -> Refused:
     """Copy messages to the dead-letter queue as they are, and return those that were refused."""
+    entries: list[dict[str, Any]] = []
+    for message in messages:
+        entry: dict[str, Any] = {"MessageBody": message.body, "MessageAttributes": message.attributes}
+        if dead.fifo:
+            entry |= {"MessageGroupId": message.group or "lapel", "MessageDeduplicationId": new_id()}
+        entries.append(entry)
     refused: dict[int, LapelError] = {}
-    for start in range(0, len(messages), BATCH):
-        entries = []
-        for message in messages[start : start + BATCH]:
-            entry: dict[str, Any] = {"MessageBody": message.body, "MessageAttributes": message.attributes}
-            if dead.fifo:
-                entry |= {"MessageGroupId": message.group or "lapel", "MessageDeduplicationId": new_id()}
-            entries.append(entry)
-        refused |= {start + number: error for number, error in (await dead.send(entries)).items()}
+    start = 0
+    for batch in batches_of(entries):
+        try:
+            failed = await dead.send(batch)
+        except LapelError as exc:
+            # Those of other batches have been copied, and must not come again.
+            failed = dict.fromkeys(range(len(batch)), exc)
+        refused |= {start + number: error for number, error in failed.items()}
+        start += len(batch)
     return refused

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from lapel.coalesce import Coalescer
-from lapel.errors import InvalidArgumentError, NotFoundError, OperationFailedError, UnavailableError
+from lapel.errors import InvalidArgumentError, LapelError, NotFoundError, OperationFailedError, UnavailableError
 
 from .client import CLOSE_SECONDS, AwsClients
-from .errors import SDK_ERRORS, code_of
+from .errors import SDK_ERRORS, NotAllowedError, code_of
 from .pubsub_settings import SnsSqsSettings
-from .queue import Queue
+from .queue import Queue, is_passing
 
 __all__ = ["Topology", "sanitized"]
 
 LONGEST_NAME = 80
 FIFO = ".fifo"
 _EXISTS = frozenset({"QueueAlreadyExists", "QueueNameExists"})
+RESTORE_SECONDS = 5.0
+"""How long publishing to a topic leaves a subscription alone that could not be made again."""
 _POLICY_TRIES = 5
 _STATEMENTS = 50
 """Most statements that one change of a policy adds."""
@@ -30,23 +33,31 @@ _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "
 
 
 class Topology:
-    """Finds or makes what messages go through, once each, and remembers it.
+    """Finds or makes what messages go through, and remembers it until it turns out to be gone; then it is made anew.
 
     With `disableEntityManagement` nothing is made. Requests take at most `assetsManagementTimeoutSeconds` each. All
     methods raise only errors of lapel, and may overlap.
     """
 
-    def __init__(self, settings: SnsSqsSettings, clients: AwsClients, sns: Any, sqs: Any) -> None:
+    def __init__(
+        self, settings: SnsSqsSettings, clients: AwsClients, sns: Any, sqs: Any, logger: logging.Logger
+    ) -> None:
         self._settings = settings
         self._clients = clients
         self._sns = sns
         self._sqs = sqs
+        self._logger = logger
         self._topics: dict[str, str] = {}
         self._originals: dict[str, str] = {}
         self._queues: dict[str, Queue] = {}
         self._arns: dict[str, str] = {}
         self._allowing: dict[str, Coalescer[str, None]] = {}
+        # Topics and groups that were connected, and of those the ones whose topic or queue is gone since, with the
+        # time from which on it is worth trying to connect them again.
+        self._connected: set[tuple[str, str]] = set()
+        self._lost: dict[tuple[str, str], float] = {}
         self._turn = asyncio.Lock()
+        self._restoring = asyncio.Lock()
 
     def name_of(self, topic: str) -> str:
         """Return the name of a topic at SNS. Raises `InvalidArgumentError` where two topics have the same."""
@@ -60,25 +71,19 @@ class Topology:
         return name
 
     async def topic(self, topic: str) -> str:
-        """Return the ARN of a topic."""
-        found = self._topics.get(topic)
-        if found is not None:
-            return found
-        name = self.name_of(topic)
-        if self._settings.existing_only:
-            arn = await self._arn_of("sns", name)
-        else:
-            arguments: dict[str, Any] = {"Name": name, "Tags": [{"Key": "dapr-topic-name", "Value": topic[:256]}]}
-            if self._settings.fifo:
-                arguments["Attributes"] = {"FifoTopic": "true", "ContentBasedDeduplication": "true"}
-            reply = await self._manage(self._sns.create_topic(**arguments), f"SNS topic {name!r}")
-            arn = reply["TopicArn"]
-        self._topics[topic] = arn
+        """Return the ARN of a topic.
+
+        When it was made anew, the groups that were connected to the one before have been connected to it again, so
+        that they miss nothing that is published to it here.
+        """
+        arn = await self._topic(topic)
+        await self._restore(lambda one, _: one == topic)
         return arn
 
     def forget(self, topic: str) -> None:
-        """Look for a topic anew next time: it seems to be gone."""
+        """Look for a topic anew next time: it seems to be gone, and so are its subscriptions."""
         self._topics.pop(topic, None)
+        self._lose(lambda one, _: one == topic)
 
     async def queue(self, group: str) -> Queue:
         """Return the queue of a consumer group."""
@@ -95,23 +100,15 @@ class Topology:
         return None if name is None else await self._named(name)
 
     async def connect(self, topic: str, group: str) -> Queue:
-        """Have the messages of a topic go to the queue of a group, and return that."""
-        arn, queue = await self.topic(topic), await self.queue(group)
-        place = f"subscription of {queue.place} to {arn}"
-        if self._settings.existing_only:
-            await self._check_subscription(arn, queue, place)
-            return queue
-        target = await self._arn(queue)
-        allowing = self._allowing.get(queue.url)
-        if allowing is None:
-            # Topics that are connected at the same time share the changes of the policy.
-            allowing = self._allowing[queue.url] = Coalescer(
-                partial(self._allow, queue, target), max_items=_STATEMENTS, name=f"policy of {queue.name}"
-            )
-        await allowing.submit(arn)
-        await self._manage(
-            self._sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=target, ReturnSubscriptionArn=True), place
-        )
+        """Have the messages of a topic go to the queue of a group, and return that.
+
+        When the queue was made anew, the other topics have been connected to it again that were so before. Raises
+        `NotFoundError` when something is missing that is not made here, or not at once: the next call looks anew.
+        """
+        queue = await self._connect(topic, group)
+        for error in await self._restore(lambda _, one: one == group):
+            if is_passing(error):
+                raise error
         return queue
 
     async def close(self) -> None:
@@ -119,6 +116,80 @@ class Topology:
         await asyncio.gather(*(allowing.close(CLOSE_SECONDS) for allowing in self._allowing.values()))
 
     # inside
+
+    async def _topic(self, topic: str) -> str:
+        found = self._topics.get(topic)
+        if found is not None:
+            return found
+        name = self.name_of(topic)
+        if self._settings.existing_only:
+            arn = await self._arn_of("sns", name)
+        else:
+            arguments: dict[str, Any] = {"Name": name, "Tags": [{"Key": "dapr-topic-name", "Value": topic[:256]}]}
+            if self._settings.fifo:
+                arguments["Attributes"] = {"FifoTopic": "true", "ContentBasedDeduplication": "true"}
+            reply = await self._manage(self._sns.create_topic(**arguments), f"SNS topic {name!r}")
+            arn = reply["TopicArn"]
+        self._topics[topic] = arn
+        return arn
+
+    async def _connect(self, topic: str, group: str) -> Queue:
+        remembered = topic in self._topics or group in self._queues
+        try:
+            return await self._connect_once(topic, group)
+        except NotFoundError:
+            self._forget_connection(topic, group)
+            if self._settings.existing_only or not remembered:
+                raise
+        return await self._connect_once(topic, group)
+
+    async def _connect_once(self, topic: str, group: str) -> Queue:
+        arn, queue = await self._topic(topic), await self.queue(group)
+        place = f"subscription of {queue.place} to {arn}"
+        if self._settings.existing_only:
+            await self._check_subscription(arn, queue, place)
+            return queue
+        target = await self._arn(queue)
+        allowing = self._allowing.get(group)
+        if allowing is None:
+            # Topics that are connected at the same time share the changes of the policy.
+            allowing = self._allowing[group] = Coalescer(
+                partial(self._allow, group), max_items=_STATEMENTS, name=f"policy of {queue.name}"
+            )
+        await allowing.submit(arn)
+        await self._manage(
+            self._sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=target, ReturnSubscriptionArn=True), place
+        )
+        self._connected.add((topic, group))
+        self._lost.pop((topic, group), None)
+        return queue
+
+    def _forget_connection(self, topic: str, group: str) -> None:
+        """Look for a topic and a queue anew next time: one is gone, and the reply does not always tell which."""
+        queue = self._queues.pop(group, None)
+        if queue is not None:
+            self._arns.pop(queue.url, None)
+        self._lose(lambda _, one: one == group)
+        self.forget(topic)
+
+    def _lose(self, concerns: Callable[[str, str], bool]) -> None:
+        self._lost |= {pair: 0.0 for pair in self._connected if concerns(*pair)}
+
+    async def _restore(self, concerns: Callable[[str, str], bool]) -> list[LapelError]:
+        """Connect those that were lost, and that this concerns, again; return why some could not be."""
+        errors: list[LapelError] = []
+        if not self._lost:
+            return errors
+        clock = asyncio.get_running_loop().time
+        async with self._restoring:
+            for pair in [each for each, after in self._lost.items() if concerns(*each) and after <= clock()]:
+                try:
+                    await self._connect(*pair)
+                except LapelError as exc:
+                    self._lost[pair] = clock() + RESTORE_SECONDS
+                    self._logger.warning("topic %r could not be connected to group %r again: %s", *pair, exc)
+                    errors.append(exc)
+        return errors
 
     async def _make_queue(self, group: str) -> Queue:
         queue = await self._named(group)
@@ -169,13 +240,18 @@ class Topology:
             account = (await self._manage(sts.get_caller_identity(), "AWS account"))["Account"]
         return f"arn:{partition}:{service}:{region}:{account}:{name}"
 
-    async def _allow(self, queue: Queue, target: str, topics: Sequence[str]) -> Sequence[None]:
-        """Let topics send to the queue: one statement more in its policy for each, unless it is there."""
+    async def _allow(self, group: str, topics: Sequence[str]) -> Sequence[None]:
+        """Let topics send to the queue of a group: one statement more in its policy for each, unless it is there."""
+        queue = await self.queue(group)
+        target = await self._arn(queue)
         for attempt in range(_POLICY_TRIES):
             async with self._limited(queue.place):
                 text = (await queue.attributes("Policy")).get("Policy") or "{}"
             policy = json.loads(text)
             statements = policy.get("Statement") or []
+            if isinstance(statements, dict):
+                # A single one may be written without the list.
+                statements = [statements]
             missing = [topic for topic in topics if not any(_lets(statement, topic) for statement in statements)]
             if not missing:
                 return [None] * len(topics)
@@ -198,12 +274,19 @@ class Topology:
         raise OperationFailedError(f"{queue.place}: its policy does not keep the statements for {', '.join(topics)}")
 
     async def _check_subscription(self, arn: str, queue: Queue, place: str) -> None:
-        async with self._limited(queue.place):
-            # Asked each time: a subscription counts as armed only when its queue has answered.
-            target = (await queue.attributes("QueueArn"))["QueueArn"]
+        try:
+            async with self._limited(queue.place):
+                # Asked each time: a subscription counts as armed only when its queue has answered.
+                target = (await queue.attributes("QueueArn"))["QueueArn"]
+        except NotAllowedError:
+            target = await self._arn_of("sqs", queue.name)
         more: dict[str, str] = {}
         while True:
-            page = await self._manage(self._sns.list_subscriptions_by_topic(TopicArn=arn, **more), place)
+            try:
+                page = await self._manage(self._sns.list_subscriptions_by_topic(TopicArn=arn, **more), place)
+            except NotAllowedError as exc:
+                self._logger.info("that there is a %s cannot be checked, and is taken for granted: %s", place, exc)
+                return
             if any(each.get("Endpoint") == target for each in page.get("Subscriptions") or ()):
                 return
             if not (token := page.get("NextToken")):

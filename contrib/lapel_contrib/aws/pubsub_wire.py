@@ -7,7 +7,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ OWN = "lapel"
 LARGEST = 256 * 1024
 """Bytes of a message, attributes included."""
 _EMPTY = "="
+_Document = TypeVar("_Document")
 _NAME = re.compile(r"(?!AWS\.|Amazon\.|\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)", re.IGNORECASE)
 
 
@@ -35,6 +36,28 @@ class Notification(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str]
     key: str | None = None
     content_type: str | None = None
+
+
+class _Attribute(msgspec.Struct, rename="pascal"):
+    value: str = ""
+
+
+class _Envelope(msgspec.Struct, rename="pascal"):
+    """What SNS writes around a message."""
+
+    type: Literal["Notification"]
+    topic_arn: str
+    message: str
+    message_attributes: dict[str, _Attribute] | None = None
+
+
+class _Own(msgspec.Struct):
+    """The content of the attribute `OWN`."""
+
+    key: str | None = None
+    type: str | None = None
+    base64: bool = False
+    attributes: dict[str, str] = {}
 
 
 def encode(request: PublishRequest) -> tuple[dict[str, Any], int]:
@@ -78,31 +101,24 @@ def read(message: Message) -> Notification:
     """Return what a message says, in the form of SNS or, with raw delivery, as the publisher wrote it."""
     topic, text = "", message.body
     attributes = {name: value.get("StringValue") or "" for name, value in message.attributes.items()}
-    if text.startswith("{"):
-        try:
-            note = msgspec.json.decode(text)
-        except msgspec.DecodeError:
-            note = None
-        if isinstance(note, dict) and note.get("Type") == "Notification" and "TopicArn" in note and "Message" in note:
-            topic, text = str(note["TopicArn"]).rpartition(":")[2], str(note["Message"])
-            attributes = {
-                name: str(value.get("Value", "")) for name, value in (note.get("MessageAttributes") or {}).items()
-            }
-    own = _own(attributes.pop(OWN, None))
-    metadata = {**attributes, **own.get("attributes", {})}
-    return Notification(topic, _payload(text, own), metadata, own.get("key"), own.get("type"))
+    if text.startswith("{") and (note := _decoded(text, _Envelope)) is not None:
+        topic, text = note.topic_arn.rpartition(":")[2], note.message
+        attributes = {name: each.value for name, each in (note.message_attributes or {}).items()}
+    # Somebody else may have written an attribute of that name.
+    own = _decoded(attributes.pop(OWN, None) or "{}", _Own) or _Own()
+    return Notification(topic, _payload(text, own), {**attributes, **own.attributes}, own.key, own.type)
 
 
-def _own(text: str | None) -> dict[str, Any]:
+def _decoded(text: str, kind: type[_Document]) -> _Document | None:
+    """Return a JSON document, None when it is not one of this kind."""
     try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
 
 
-def _payload(text: str, own: Mapping[str, Any]) -> bytes:
-    if not own.get("base64"):
+def _payload(text: str, own: _Own) -> bytes:
+    if not own.base64:
         return text.encode()
     try:
         return b"" if text == _EMPTY else base64.b64decode(text, validate=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lapel.errors import LapelError, ThrottledError, UnavailableError
@@ -11,10 +11,13 @@ from lapel.errors import LapelError, ThrottledError, UnavailableError
 from .client import ANSWER_SECONDS, AwsClients
 from .errors import SDK_ERRORS, refusal
 
-__all__ = ["BATCH", "Queue", "Refused", "is_passing"]
+__all__ = ["BATCH", "Queue", "Refused", "batches_of", "is_passing"]
 
 BATCH = 10
 """Most entries in one request, and most messages in one reply."""
+
+LARGEST_BATCH = 1024 * 1024
+"""Bytes of all messages in one request, attributes included."""
 
 Refused = Mapping[int, LapelError]
 """The entries of a batch that were refused, by their position."""
@@ -125,6 +128,30 @@ class Queue:
                 return await reply
         except SDK_ERRORS as exc:
             raise self._clients.translate(exc, self.place, writes=writes) from None
+
+
+def batches_of(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Cut messages into such batches as `Queue.send` takes, in order."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for entry in entries:
+        own = _size_of(entry)
+        if batch and (len(batch) == BATCH or size + own > LARGEST_BATCH):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += own
+    if batch:
+        yield batch
+
+
+def _size_of(entry: Mapping[str, Any]) -> int:
+    size = len(entry["MessageBody"].encode())
+    for name, value in (entry.get("MessageAttributes") or {}).items():
+        content = value.get("StringValue") or value.get("BinaryValue") or ""
+        size += len(name.encode()) + len(value.get("DataType") or "")
+        size += len(content.encode() if isinstance(content, str) else content)
+    return size
 
 
 def is_passing(error: LapelError) -> bool:

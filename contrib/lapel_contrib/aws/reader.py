@@ -18,10 +18,10 @@ __all__ = ["Message", "QueueReader", "Shelf"]
 
 MOST_POLLS = 4
 """How many polls may be under way at once while the queue fills each of them."""
+SHELF_FULL = 20
+"""How many messages that nobody has taken a shelf may hold before the queue is not polled for any topic."""
 MOST_KEPT = 100
-"""How many messages a shelf holds; what comes beyond that is left to the visibility timeout."""
-PATIENCE = 3
-"""After how many visibility timeouts on a shelf a message goes back to the queue."""
+"""The same with those that wait behind others of their group. Of a topic without consumers no more are kept."""
 FAILING_SECONDS = 10.0
 """How long polls may fail in a passing way before those who wait are told."""
 POLL_SECONDS = 3.0
@@ -32,17 +32,17 @@ HAND_BACK_SECONDS = 1.0
 class Message:
     """One message as it was received, and until when it is ours, in the loop's time. `note` is the driver's own."""
 
-    __slots__ = ("attempt", "attributes", "body", "group", "handle", "note", "since", "system", "until")
+    __slots__ = ("attempt", "attributes", "body", "group", "handle", "id", "note", "system", "until")
 
     def __init__(self, raw: dict[str, Any], arrived: float, visibility: int) -> None:
         self.handle: str = raw["ReceiptHandle"]
+        self.id: str = raw.get("MessageId") or ""
         self.body: str = raw.get("Body") or ""
         self.attributes: dict[str, Any] = raw.get("MessageAttributes") or {}
         self.system: dict[str, str] = raw.get("Attributes") or {}
         self.group: str | None = self.system.get("MessageGroupId")
         self.attempt = int(self.system.get("ApproximateReceiveCount") or 1)
         self.note: Any = None
-        self.since = arrived
         self.until = arrived + visibility
 
 
@@ -67,8 +67,15 @@ class QueueReader:
     """Receives from `queue` for all consumers of it in this component.
 
     A poll is never cancelled, for the messages in its reply would stay invisible until their time-out; it runs while
-    a consumer waits, and what nobody waits for any more when it ends is kept for the next or handed back. `topic_of`
-    says which consumers a message is for. Of a queue that keeps the order of groups, a message of a group is given out
+    a consumer waits, and what nobody waits for any more when it ends is kept for the next. `topic_of` says which
+    consumers a message is for.
+
+    Messages of several topics come as the queue has them. What consumers of another topic than those that wait have
+    not taken yet is kept for them, and renewed: handing it back would count as a failed attempt of messages that
+    nobody handled. When that is `SHELF_FULL` messages of one topic, nothing is received until some of them are taken,
+    so a slow topic makes the others of its queue wait, and a paused one too, for as long as it is paused.
+
+    Of a queue that keeps the order of groups, a message of a group is given out
     only when the one before it was settled, by whichever consumer has that; and when a message is lost to others, what
     waits behind it in its group is not given out either. `pause_after` gives the pause in seconds after so many failed
     polls. `unused` is called when the last poll has ended and no consumer is left.
@@ -122,6 +129,7 @@ class QueueReader:
         shelf.consumers -= 1
         if not shelf.consumers:
             del self._shelves[topic]
+            self._poll_soon()
             await self._hand_back(shelf.messages)
         self._look_around()
 
@@ -136,6 +144,9 @@ class QueueReader:
             found = [] if stop.done() else self._pick(shelf, count)
             left = end - self._loop.time()
             if found or left <= 0 or stop.done():
+                if found:
+                    # Others may have waited for this.
+                    self._poll_soon()
                 return found
             waiter: Future[None] = self._loop.create_future()
             shelf.waiters[waiter] = count
@@ -163,6 +174,7 @@ class QueueReader:
         behind: list[Message] = []
         for shelf in self._shelves.values():
             behind += self._take_off(shelf, lambda each: each.group == message.group)[0]
+        self._poll_soon()
         await self._hand_back(behind)
 
     async def close(self) -> None:
@@ -227,7 +239,19 @@ class QueueReader:
         shelf.messages = left
         return taken, behind
 
+    def _is_full(self, shelf: Shelf) -> bool:
+        """Tell whether consumers have that much to take that nothing may be added, and whatever waits has to wait."""
+        if not shelf.consumers or len(shelf.messages) < SHELF_FULL:
+            return False
+        if not self.queue.fifo or len(shelf.messages) >= MOST_KEPT:
+            return True
+        # What waits behind a message in hand is no sign that its topic is slow; SQS gives no more of that group.
+        return sum(message.group not in self._busy for message in shelf.messages) >= SHELF_FULL
+
     def _demand(self) -> int:
+        """Return how many messages are waited for; none while a shelf is full."""
+        if any(map(self._is_full, self._shelves.values())):
+            return 0
         return sum(
             count for shelf in self._shelves.values() for waiter, count in shelf.waiters.items() if not waiter.done()
         )
@@ -301,7 +325,7 @@ class QueueReader:
                 )
             if self._closed or not any(each.consumers for each in self._shelves.values()):
                 back.append(message)
-            elif len(shelf.messages) < MOST_KEPT:
+            elif shelf.consumers or len(shelf.messages) < MOST_KEPT:
                 shelf.messages.append(message)
                 shelf.wake()
         self._keep_soon()
@@ -321,8 +345,8 @@ class QueueReader:
                 for shelf in self._shelves.values():
                     back += self._drop_lost(shelf)
                     if shelf.consumers:
-                        back += self._take_old(shelf)
                         kept += shelf.messages
+                self._poll_soon()
                 await self._hand_back(back)
                 await self._renew(kept)
         finally:
@@ -332,11 +356,6 @@ class QueueReader:
         """Take off a shelf what others may have, and return what waited behind that in its group."""
         now = self._loop.time()
         return self._take_off(shelf, lambda each: each.until <= now)[1]
-
-    def _take_old(self, shelf: Shelf) -> list[Message]:
-        oldest = self._loop.time() - PATIENCE * self.visibility
-        old, behind = self._take_off(shelf, lambda each: each.since < oldest)
-        return old + behind
 
     async def _renew(self, messages: list[Message]) -> None:
         if not messages:
@@ -353,6 +372,7 @@ class QueueReader:
             elif not is_passing(refused[number]):
                 message.until = now
         behind = [each for shelf in self._shelves.values() for each in self._drop_lost(shelf)]
+        self._poll_soon()
         await self._hand_back(behind)
 
     async def _hand_back(self, messages: Iterable[Message]) -> None:

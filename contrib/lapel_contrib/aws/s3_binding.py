@@ -26,6 +26,8 @@ __all__ = ["S3Binding"]
 
 T = TypeVar("T")
 JSON = "application/json"
+NO_DATA = (b"", b"null", b'""')
+"""Ways to say in JSON, which is what comes over HTTP, that there is none."""
 LONGEST_DOCUMENT = 16 * 1024 * 1024
 
 
@@ -34,11 +36,11 @@ class S3Binding(BindingDriver[S3BindingSettings]):
 
     Data goes in and comes out as it is, in constant memory where it is a stream: long ones are sent in parts, and an
     object appears when it is complete or not at all. A reply of more than 256 KiB is a stream. `delete` looks first
-    whether the object is there, because S3 says nothing of one that is not.
+    whether the object is there, because S3 says nothing of one that is not; callers who may not look may still delete.
 
     Operations and their request metadata: `create` (`key`, default a UUID, `Content-Type`, `tags` as `a=b,c=d`,
-    `storageClass`, `filePath`, `presignTTL`, `decodeBase64`) replies with `location`, `versionID` and, with
-    `presignTTL`, `presignURL`; `get` (`key`, `encodeBase64`); `delete` (`key`); `list` (data: `prefix`, `marker`,
+    `storageClass`, `filePath` instead of data, `presignTTL`, `decodeBase64`) replies with `location`, `versionID` and,
+    with `presignTTL`, `presignURL`; `get` (`key`, `encodeBase64`); `delete` (`key`); `list` (data: `prefix`, `marker`,
     `delimiter`, `maxResults`); `presign` (`key`, `presignTTL`); `bulkGet`, `bulkCreate`, `bulkDelete`, whose items fail
     each for itself.
 
@@ -46,6 +48,7 @@ class S3Binding(BindingDriver[S3BindingSettings]):
     """
 
     descriptor = S3_BINDING
+    content_operations = frozenset({"create"})
 
     def __init__(self, settings: S3BindingSettings, context: DriverContext) -> None:
         super().__init__(settings, context)
@@ -87,7 +90,8 @@ class S3Binding(BindingDriver[S3BindingSettings]):
             case "presign":
                 return await self._presign(bucket, metadata)
             case "bulkGet":
-                document = await bulk_get(bucket, await _document(request.data), encode=metadata.encode_base64)
+                reply = await bulk_get(bucket, await _document(request.data), encode=metadata.encode_base64)
+                return BindingResponse(reply, content_type=JSON)
             case "bulkCreate":
                 document = await bulk_create(bucket, await _document(request.data), decode=metadata.decode_base64)
             case _:
@@ -98,7 +102,7 @@ class S3Binding(BindingDriver[S3BindingSettings]):
         self, bucket: Bucket, metadata: RequestMetadata, data: bytes | AsyncIterable[bytes] | None
     ) -> BindingResponse:
         key, headers, seconds = metadata.key_or_new(), metadata.headers(), metadata.presign_ttl
-        if data is None and metadata.file_path is not None:
+        if metadata.file_path is not None and (data is None or data in NO_DATA):
             data = read_file(metadata.file_path)
         if metadata.decode_base64:
             data = decode_base64(_as_stream(data or b""))

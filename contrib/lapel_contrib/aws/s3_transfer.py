@@ -16,7 +16,7 @@ from lapel.coalesce import mark_not_sent
 from lapel.errors import InvalidArgumentError, LapelError, NotFoundError, OutcomeUnknownError
 
 from .client import AwsClients
-from .errors import SDK_ERRORS, refusal
+from .errors import SDK_ERRORS, NotAllowedError, code_of, refusal
 
 __all__ = ["SMALL", "Bucket", "decode_base64", "encode_base64"]
 
@@ -28,9 +28,16 @@ PARALLEL = 2
 """How many parts are under way at once; they and the one that gathers are all that is held."""
 MOST_PARTS = 10_000
 CHUNK = 64 * 1024
+LISTED = 125
+"""How many objects one request lists: the event loop is held while the SDK takes their XML apart."""
+MOST_LISTED = 1000
+"""How many objects S3 lists at once, whatever it is asked for."""
+REFUSED = "403"
+"""The code of a refusal without a body."""
 ABORT_SECONDS = 5.0
 DIRECT = 1024 * 1024
 """From this many bytes on a body goes out in pieces, so that other tasks have their turn."""
+_AROUND_BASE64 = b'\r\n\t "'
 
 
 class Bucket:
@@ -77,11 +84,16 @@ class Bucket:
             body.close()
 
     async def exists(self, key: str) -> bool:
-        """Tell whether there is such an object."""
+        """Tell whether there is such an object. True also where that is not for this caller to know."""
         try:
-            await self._call(self._s3.head_object(Bucket=self.name, Key=key), writes=False, key=key)
-        except NotFoundError:
-            return False
+            await self._s3.head_object(Bucket=self.name, Key=key)
+        except SDK_ERRORS as exc:
+            if code_of(exc) == REFUSED:
+                return True
+            error = self._clients.translate(exc, f"{self.place}, key {key!r}", writes=False)
+            if isinstance(error, NotFoundError):
+                return False
+            raise error from None
         return True
 
     async def delete(self, key: str) -> None:
@@ -100,8 +112,26 @@ class Bucket:
         }
 
     async def page(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return one page of objects."""
-        reply: dict[str, Any] = await self._call(self._s3.list_objects(Bucket=self.name, **arguments), writes=False)
+        """Return one page of objects, as if a single request had brought it."""
+        most = min(arguments["MaxKeys"], MOST_LISTED)
+        reply = await self._list(arguments, most)
+        whole = {**reply, "MaxKeys": most}
+        count = _listed(reply)
+        while reply.get("IsTruncated") and count < most and (marker := _last(reply)):
+            reply = await self._list({**arguments, "Marker": marker}, most - count)
+            count += _listed(reply)
+            for name in ("Contents", "CommonPrefixes"):
+                if found := reply.get(name):
+                    whole[name] = [*whole.get(name, ()), *found]
+            whole["IsTruncated"] = reply.get("IsTruncated", False)
+            whole.pop("NextMarker", None)
+            if "NextMarker" in reply:
+                whole["NextMarker"] = reply["NextMarker"]
+        return whole
+
+    async def _list(self, arguments: dict[str, Any], most: int) -> dict[str, Any]:
+        asked = {**arguments, "MaxKeys": min(most, LISTED)}
+        reply: dict[str, Any] = await self._call(self._s3.list_objects(Bucket=self.name, **asked), writes=False)
         reply.pop("ResponseMetadata", None)
         return reply
 
@@ -113,16 +143,27 @@ class Bucket:
         return url
 
     async def check(self) -> None:
-        """Raise `NotFoundError` or `PermissionDeniedError` unless the bucket is there and ours to use."""
-        await self._call(self._s3.head_bucket(Bucket=self.name), writes=False)
+        """Raise `NotFoundError` when there is no such bucket, `PermissionDeniedError` for credentials that are none.
+
+        That a caller may not look at the bucket is a sign of life: the right to do so is one of its own.
+        """
+        try:
+            await self._s3.head_bucket(Bucket=self.name)
+        except SDK_ERRORS as exc:
+            if code_of(exc) != REFUSED:
+                raise self._clients.translate(exc, self.place, writes=False) from None
+            # The reply to HEAD has no body that would say why.
+            with suppress(NotAllowedError):
+                await self._call(self._s3.list_objects(Bucket=self.name, MaxKeys=1), writes=False)
 
     def url_of(self, key: str) -> str:
         """Return where an object is, without a signature."""
         host = str(self._s3.meta.endpoint_url)
         path = f"/{quote(key)}"
         scheme, _, rest = host.partition("://")
-        own = ".amazonaws.com" in host
-        return f"{scheme}://{self.name}.{rest}{path}" if own else f"{host}/{self.name}{path}"
+        style = (self._s3.meta.config.s3 or {}).get("addressing_style")
+        in_host = style == "virtual" or (style != "path" and ".amazonaws.com" in host)
+        return f"{scheme}://{self.name}.{rest}{path}" if in_host else f"{host}/{self.name}{path}"
 
     # inside
 
@@ -237,6 +278,17 @@ class Bucket:
             raise self._clients.translate(exc, place, writes=writes) from None
 
 
+def _listed(reply: dict[str, Any]) -> int:
+    return len(reply.get("Contents") or ()) + len(reply.get("CommonPrefixes") or ())
+
+
+def _last(reply: dict[str, Any]) -> str | None:
+    """Return the marker behind which a listing goes on; S3 says it only where there is a delimiter."""
+    contents = reply.get("Contents")
+    marker: str | None = reply.get("NextMarker") or (contents[-1]["Key"] if contents else None)
+    return marker
+
+
 def _body(data: bytes) -> Any:
     return data if len(data) < DIRECT else io.BytesIO(data)
 
@@ -260,10 +312,10 @@ async def _gathered(source: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def decode_base64(source: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Return what a stream of Base64 text stands for."""
+    """Return what a stream of Base64 text stands for; it may be in quotes, as JSON has it, and broken into lines."""
     left = b""
     async for chunk in source:
-        left += chunk.translate(None, b"\r\n \t")
+        left += chunk.translate(None, _AROUND_BASE64)
         whole = len(left) // 4 * 4
         ready, left = left[:whole], left[whole:]
         yield _decode(ready)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from lapel.secretstores.types import BulkSecretsRequest, GetSecretRequest
 from . import SECRETS
 from .client import AwsClients
 from .component_settings import SecretManagerSettings
-from .errors import NOT_ALLOWED, SDK_ERRORS, code_of, refusal
+from .errors import SDK_ERRORS, code_of, is_not_allowed, refusal
+from .together import together
 
 __all__ = ["SecretManager"]
 
@@ -65,7 +65,7 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
         try:
             await self._client.describe_secret(SecretId="lapel")
         except SDK_ERRORS as exc:
-            if code_of(exc) not in (NOT_ALLOWED, MISSING):
+            if code_of(exc) != MISSING and not is_not_allowed(exc):
                 raise self._clients.translate(exc, PLACE, writes=False) from None
 
     def unwrap(self, kind: type[T]) -> T:
@@ -83,6 +83,7 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
         while True:
             page = await self._call(self._client.list_secrets(MaxResults=100, **more))
             names += [entry["Name"] for entry in page.get("SecretList") or ()]
+            request.step()
             if not (token := page.get("NextToken")):
                 break
             more = {"NextToken": token}
@@ -92,8 +93,9 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
         async def work() -> None:
             for batch in batches:
                 found.update(await self._read_batch(batch))
+                request.step()
 
-        await _together(work, min(PARALLEL, -(-len(names) // AT_ONCE)))
+        await together(work, min(PARALLEL, -(-len(names) // AT_ONCE)))
         return {name: found[name] for name in names if name in found}
 
     async def _read_batch(self, names: list[str]) -> Mapping[str, Mapping[str, str]]:
@@ -101,7 +103,7 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
         try:
             reply = await self._client.batch_get_secret_value(SecretIdList=names)
         except SDK_ERRORS as exc:
-            if code_of(exc) != NOT_ALLOWED:
+            if not is_not_allowed(exc):
                 raise self._clients.translate(exc, PLACE, writes=False) from None
             # The right to read several at once is one of its own.
             found: dict[str, Mapping[str, str]] = {}
@@ -133,17 +135,6 @@ class SecretManager(SecretStoreDriver[SecretManagerSettings]):
             return await reply
         except SDK_ERRORS as exc:
             raise self._clients.translate(exc, PLACE, writes=False) from None
-
-
-async def _together(work: Any, count: int) -> None:
-    """Run so many of the same worker at once; the first error ends the others and is raised."""
-    workers = [asyncio.ensure_future(work()) for _ in range(count)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
 
 
 def _members(text: str) -> dict[str, str] | None:

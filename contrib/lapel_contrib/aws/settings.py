@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -30,7 +31,8 @@ class AwsSettings(Settings):
         "region",
         aliases=("awsRegion",),
         default=None,
-        doc="Region of the services. If not given, the one of the environment or the shared files.",
+        doc="Region of the services. If not given, the one of the environment (`AWS_REGION`, `AWS_DEFAULT_REGION`) or "
+        "the shared files.",
         example="us-east-1",
     )
     endpoint: str | None = setting(
@@ -76,7 +78,8 @@ class AwsSettings(Settings):
     def options(self) -> AwsOptions:
         """Return what shapes the clients."""
         return AwsOptions(
-            region=self.region,
+            # The SDK for Python does not know this variable, all others do.
+            region=self.region or os.environ.get("AWS_REGION") or None,
             endpoint=None if self.endpoint is None else self._with_scheme(self.endpoint).rstrip("/"),
             access_key=self.access_key,
             secret_key=self.secret_key,

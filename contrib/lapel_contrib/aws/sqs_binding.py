@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiobotocore.client import AioBaseClient
@@ -21,6 +22,7 @@ from . import SQS_BINDING
 from .client import CLOSE_SECONDS, AwsClients
 from .component_settings import SqsBindingSettings
 from .consumer import QueueConsumer
+from .errors import NotAllowedError
 from .queue import BATCH, Queue
 from .reader import Message, QueueReader
 from .text import as_text, new_id
@@ -35,6 +37,8 @@ WAIT_SECONDS = 2
 """How long a poll waits. SQS would allow 20, but a component that closes has to wait for it."""
 BATCHES = 8
 """How many batches are under way at once; one where the order counts."""
+VISIBILITY_SECONDS = 30
+"""The time-out of a queue that has none, or does not tell its own."""
 FAILED_PAUSES = (0.2, 5.0)
 _GROUP = re.compile(r"[!-~]{1,128}")
 
@@ -85,7 +89,9 @@ class SqsBinding(BindingDriver[SqsBindingSettings]):
             await self._clients.close()
 
     async def ping(self) -> None:
-        await self._opened().attributes("ApproximateNumberOfMessages")
+        # Any answer is a sign of life, also that the attributes are not for this caller to see.
+        with suppress(NotAllowedError):
+            await self._opened().attributes("ApproximateNumberOfMessages")
 
     def unwrap(self, kind: type[T]) -> T:
         return self._client if kind is AioBaseClient and self._client is not None else super().unwrap(kind)
@@ -109,12 +115,16 @@ class SqsBinding(BindingDriver[SqsBindingSettings]):
 
     async def read(self, request: ReadRequest) -> Consumer:
         queue = self._opened()
-        # Asked each time: a reading counts as armed only when the queue has answered.
-        found = await queue.attributes("VisibilityTimeout")
+        try:
+            # Asked each time: a reading counts as armed only when the queue has answered.
+            found = await queue.attributes("VisibilityTimeout")
+        except NotAllowedError as exc:
+            found = {}
+            self.context.logger.info("messages are taken for %d s at a time: %s", VISIBILITY_SECONDS, exc)
         if self._reader is None:
             self._reader = QueueReader(
                 queue,
-                visibility=int(found.get("VisibilityTimeout") or 0) or 30,
+                visibility=int(found.get("VisibilityTimeout") or 0) or VISIBILITY_SECONDS,
                 wait=WAIT_SECONDS,
                 most=BATCH,
                 topic_of=lambda _: queue.name,
@@ -132,6 +142,8 @@ class SqsBinding(BindingDriver[SqsBindingSettings]):
         metadata = {
             name: value["StringValue"] for name, value in message.attributes.items() if value.get("StringValue")
         }
+        if message.id:
+            metadata["messageId"] = message.id
         if message.group is not None:
             metadata["messageGroupId"] = message.group
         if (sent := message.system.get("SentTimestamp")) is not None:
