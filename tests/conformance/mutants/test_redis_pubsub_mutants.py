@@ -82,7 +82,7 @@ class LetsLeasesRunOut(OtherConsumer):
 class _HandsNothingBack(RedisConsumer):
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            self._held.pop(delivery.handle.id, None)
+            self._claims.held.pop(delivery.handle.id, None)
 
 
 class HandsNothingBack(OtherConsumer):
