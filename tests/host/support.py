@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ import httpx
 
 from lapel.host import Host, HostApp, HostOptions
 from lapel.host.access import AccessRules
+from lapel.host.app import AppSide
 from lapel.host.server import serve
 
 
@@ -47,6 +48,19 @@ class Running:
     async def get_raw(self, target: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         """Ask for a target exactly as it is written, which clients would tidy up."""
         return await self.raw(f"{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+
+
+def side(host: Running) -> AppSide:
+    """Return the application's side of a host that has one."""
+    assert host.host.app is not None
+    return host.host.app
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return as soon as the condition holds; `TimeoutError` when it does not in time."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def read_response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:

@@ -9,22 +9,10 @@ from typing import Any
 
 import pytest
 from tests.host.application import application
-from tests.host.support import Running, component, running
+from tests.host.support import Running, component, running, side, until
 
 from lapel.errors import UnavailableError
-from lapel.host.app import AppSide
 from lapel.reloading import reload_components
-
-
-def side(host: Running) -> AppSide:
-    assert host.host.app is not None
-    return host.host.app
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def reload(host: Running, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.host.application import Answer, application
-from tests.host.support import Running, component, running
+from tests.host.support import Running, component, running, side
 
 from lapel.health import HealthState
 from lapel.host.app.subscriptions import AppSubscription
@@ -22,11 +22,6 @@ EVENT = "application/cloudevents+json"
 def bus(tmp_path: Path) -> Path:
     component(tmp_path, "bus", "pubsub.in-memory")
     return tmp_path
-
-
-def side(host: Running) -> Any:
-    assert host.host.app is not None
-    return host.host.app
 
 
 async def armed(host: Running, *topics: str) -> None:

@@ -10,21 +10,9 @@ from typing import Any
 
 import pytest
 from tests.host.application import Asked, application
-from tests.host.support import Running, component, running
+from tests.host.support import component, running, side, until
 
-from lapel.host.app import AppSide
 from lapel.pubsub import Subscription
-
-
-def side(host: Running) -> AppSide:
-    assert host.host.app is not None
-    return host.host.app
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def cron(folder: Path, **more: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import watchfiles
+from tests.unit.configuration_support import Inbox
 from tests.unit.local_files_support import replace
 
-from lapel.configuration import ConfigurationEvent, ConfigurationItem, ConfigurationStore
+from lapel.configuration import ConfigurationItem, ConfigurationStore
 from lapel.driver import DriverContext
 from lapel.errors import ConfigurationError
 from lapel_contrib.local.configuration import FileConfiguration
@@ -115,24 +116,6 @@ async def test_a_malformed_configuration_fails_to_open(tmp_path: Path, text: str
     path.write_text("{}")
     async with configuration_store(path) as store:
         assert await store.get() == {}
-
-
-class Inbox:
-    """Collects events and what they add up to."""
-
-    def __init__(self) -> None:
-        self.events: list[ConfigurationEvent] = []
-        self.state: dict[str, str | None] = {}
-
-    def __call__(self, event: ConfigurationEvent) -> None:
-        self.events.append(event)
-        self.state.update({key: None if item.deleted else item.value for key, item in event.items.items()})
-
-    async def holds(self, **wanted: str | None) -> None:
-        async def arrived() -> bool:
-            return wanted.items() <= self.state.items()
-
-        await until(arrived)
 
 
 @pytest.fixture(params=["events", "no events"])

@@ -96,9 +96,11 @@ class Subscription:
                     await self._deliver()
                     self.failure, pause = None, FIRST_PAUSE
                 except Exception as exc:
+                    # What an SDK writes into its own errors may hold a secret.
+                    failure = exc if isinstance(exc, LapelError) else _untranslated(exc)
                     if self.failure is None:
-                        self._logger.warning("configuration subscription interrupted, trying again: %s", exc)
-                    self.failure = exc if isinstance(exc, LapelError) else _untranslated(exc)
+                        self._logger.warning("configuration subscription interrupted, trying again: %s", failure)
+                    self.failure = failure
                     await self._discard()
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads load only
                     pause = min(pause * 2, LONGEST_PAUSE)
@@ -134,8 +136,10 @@ class Subscription:
             return
         try:
             await watcher.close()
-        except Exception:
-            self._logger.exception("a watcher of configuration subscription %s did not close", self.id)
+        except Exception as exc:
+            # The one that follows does without it; what it says may hold a secret.
+            failure = exc if isinstance(exc, LapelError) else _untranslated(exc)
+            self._logger.warning("a watcher of configuration subscription %s did not close: %s", self.id, failure)
 
 
 def _untranslated(exc: Exception) -> LapelError:

@@ -208,6 +208,7 @@ class Connection:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         try:
+            # Whatever it raises, the abort below ends the connection.
             with suppress(Exception):
                 async with self._transport.limit(CLOSE_SECONDS):
                     await self.amqp.close()
@@ -217,9 +218,10 @@ class Connection:
     async def _close_channel(self, channel: Channel) -> None:
         cancellation = Cancellation()
         try:
+            # What it raises says that it is closed. One that does not close would keep its messages, so the limit ends
+            # the connection.
             with suppress(Exception):
                 async with self._transport.limit(CLOSE_SECONDS):
-                    # A channel that does not close would keep its messages.
                     await channel.close()
         except asyncio.CancelledError:
             if cancellation.is_ours():
